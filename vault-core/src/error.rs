@@ -1,0 +1,138 @@
+//! The one error type of the library, safe to log by construction.
+//!
+//! A variant holds only what was decided at compile time (`&'static str`, enumerations), positions in our own files
+//! and identifiers that have passed [`crate::id`]. None can hold plaintext, key material or a caller's context.
+
+use std::fmt;
+
+/// What failed, in a form that may be shown to the caller and written to a log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A field of the request is not acceptable; nothing was read or changed.
+    Invalid {
+        /// The field, as the API names it, for example `tenant` or `context[3].key`.
+        field: String,
+        /// Why, without repeating the value.
+        why: &'static str,
+    },
+    /// A check refused. The same whether or not the resource exists.
+    Denied(Check),
+    /// The envelope does not open: malformed, altered, another context, an unknown or destroyed key. Always the same.
+    Unopenable,
+    /// A control-plane resource (never customer data) does not exist.
+    NotFound(&'static str),
+    /// A control-plane resource exists already.
+    AlreadyExists(&'static str),
+    /// The request is well formed but the state forbids it, for example a destroyed key.
+    FailedPrecondition(&'static str),
+    /// Two writers met, and the other one won; the caller may read again and retry.
+    Conflict(&'static str),
+    /// Something this call depends on is not there. Nothing was released.
+    Unavailable {
+        /// Which dependency.
+        dependency: Dependency,
+        /// What it did, without data.
+        why: &'static str,
+    },
+    /// A file of ours is damaged. Nothing was changed on disk.
+    Corrupt {
+        /// Which file or structure.
+        what: String,
+        /// Where in it, and what was expected there.
+        at: String,
+    },
+}
+
+/// The check that refused a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// The certificate does not prove an identity this listener accepts.
+    Identity,
+    /// The workload is in no registry entry, or the tenant is not in its entry.
+    Registry,
+    /// The policy set does not allow it, or could not be evaluated.
+    Policy,
+    /// The tenant is suspended.
+    Suspended,
+}
+
+/// Something outside the process or the call that has to answer before plaintext moves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dependency {
+    /// The audit log (disk or sink).
+    Audit,
+    /// The row store.
+    Store,
+    /// The root key (KMS, HSM or local).
+    RootKey,
+    /// The operating system's random number generator.
+    Entropy,
+    /// Locked memory.
+    Memory,
+    /// The policy set.
+    Policy,
+}
+
+impl Check {
+    /// A stable name for status details and audit entries.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::Registry => "registry",
+            Self::Policy => "policy",
+            Self::Suspended => "suspended",
+        }
+    }
+}
+
+impl Dependency {
+    /// A stable name for status details and audit entries.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Audit => "audit",
+            Self::Store => "store",
+            Self::RootKey => "root_key",
+            Self::Entropy => "entropy",
+            Self::Memory => "memory",
+            Self::Policy => "policy",
+        }
+    }
+}
+
+impl Error {
+    /// An unacceptable field.
+    pub fn invalid(field: impl Into<String>, why: &'static str) -> Self {
+        Self::Invalid { field: field.into(), why }
+    }
+
+    /// A dependency that did not answer.
+    pub const fn unavailable(dependency: Dependency, why: &'static str) -> Self {
+        Self::Unavailable { dependency, why }
+    }
+
+    /// A damaged file.
+    pub fn corrupt(what: impl Into<String>, at: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into(), at: at.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { field, why } => write!(f, "invalid {field}: {why}"),
+            Self::Denied(check) => write!(f, "denied by {}", check.name()),
+            Self::Unopenable => f.write_str("the envelope does not open"),
+            Self::NotFound(what) => write!(f, "no such {what}"),
+            Self::AlreadyExists(what) => write!(f, "{what} exists already"),
+            Self::FailedPrecondition(why) => write!(f, "not possible in this state: {why}"),
+            Self::Conflict(what) => write!(f, "{what} was changed by another call meanwhile; read it again and retry"),
+            Self::Unavailable { dependency, why } => write!(f, "{} unavailable: {why}", dependency.name()),
+            Self::Corrupt { what, at } => write!(f, "{what} is damaged: {at}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

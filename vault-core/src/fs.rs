@@ -1,0 +1,226 @@
+//! The file system as the durable parts see it: a seam thin enough that a test can put a disk under it that drops,
+//! tears and reorders whatever was not synced.
+//!
+//! Contract, the weakest that a POSIX disk gives:
+//! - a write is durable only after [`File::sync_data`] on that file has returned;
+//! - a created, renamed or removed name is durable only after [`Fs::sync_dir`] on its directory has returned;
+//! - until then a crash may keep any subset of the writes, in any order, each possibly in part.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// How to open a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// Read an existing file.
+    Read,
+    /// Read and write an existing file.
+    ReadWrite,
+    /// Create a file that must not exist, mode 0600, for reading and writing.
+    CreateNew,
+}
+
+/// An open file, addressed by offset.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn len(&self) -> io::Result<u64>;
+
+    /// True if the file has no bytes.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buf` from `offset`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::UnexpectedEof`] if the file ends earlier.
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset`, growing the file if needed.
+    ///
+    /// # Errors
+    /// As the operating system reports, for example on a full disk; part of the data may have been written.
+    fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Cuts or grows (with zeros) the file.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Makes everything written so far durable.
+    ///
+    /// # Errors
+    /// As the operating system reports. After an error nothing is known of the unsynced writes: stop using the file.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// How many names the file still has: zero after it was unlinked.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn links(&self) -> io::Result<u64>;
+}
+
+/// The operations on names.
+pub trait Fs: Send + Sync + fmt::Debug + 'static {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>>;
+
+    /// Creates a directory (mode 0700) and those above it, where missing. Not durable until its parent is synced.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn create_dir_all(&self, path: &Path) -> io::Result<()>;
+
+    /// The paths in a directory, sorted.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// True if the name exists.
+    fn exists(&self, path: &Path) -> bool;
+
+    /// Renames a file over another in one step.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file's name.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes a directory's names durable.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+impl dyn Fs {
+    /// Reads a whole file, refusing one longer than `max` bytes.
+    ///
+    /// # Errors
+    /// As the operating system reports; [`io::ErrorKind::FileTooLarge`] over the limit.
+    pub fn read(&self, path: &Path, max: u64) -> io::Result<Vec<u8>> {
+        let file = self.open(path, Open::Read)?;
+        let len = file.len()?;
+        if len > max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut bytes = vec![0; usize::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?];
+        file.read_exact_at(0, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Replaces a file as a whole: after a crash the name holds the old bytes or the new ones, and once this returns,
+    /// the new ones. (Write aside, sync, rename, sync the directory.)
+    ///
+    /// # Errors
+    /// As the operating system reports; the old file is then still in place, unless only the last sync failed.
+    pub fn replace(&self, path: &Path, data: &[u8]) -> io::Result<()> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".new");
+        let aside = PathBuf::from(aside);
+        if self.exists(&aside) {
+            self.remove(&aside)?;
+        }
+        let file = self.open(&aside, Open::CreateNew)?;
+        file.write_all_at(0, data)?;
+        file.sync_data()?;
+        self.rename(&aside, path)?;
+        self.sync_dir(dir)
+    }
+}
+
+/// The operating system's file system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OsFs;
+
+impl Fs for OsFs {
+    fn open(&self, path: &Path, how: Open) -> io::Result<Box<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        options.read(true);
+        match how {
+            Open::Read => {}
+            Open::ReadWrite => {
+                options.write(true);
+            }
+            Open::CreateNew => {
+                options.write(true).create_new(true).mode(0o600);
+            }
+        }
+        Ok(Box::new(OsFile(options.open(path)?)))
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut paths = fs::read_dir(dir)?.map(|entry| entry.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        path.exists()
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        fs::File::open(dir)?.sync_all()
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(fs::File);
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        FileExt::read_exact_at(&self.0, buf, offset)
+    }
+
+    fn write_all_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        FileExt::write_all_at(&self.0, data, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn links(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.nlink())
+    }
+}

@@ -1,0 +1,39 @@
+//! Per-tenant envelope encryption that its own operators cannot open.
+//!
+//! Modules stand in floors and import downwards only:
+//!
+//! ```text
+//! vault                      the façade: encrypt, decrypt, rewrap, tenants, datasets
+//!   keys                     root → tenant → data → record keys, cache, rotation
+//!     kms · store            seams: root keys and rows, with the embedded implementations
+//!       audit                Recorded<P>: nothing is released before its entry is durable
+//!         policy             Permit<A>: the only way to reach a key
+//!           principal · envelope
+//!             crypto
+//!               secret · id · time · error · fs
+//! ```
+
+pub mod error;
+pub mod fs;
+pub mod id;
+pub mod secret;
+pub mod time;
+
+pub mod crypto;
+
+pub mod envelope;
+pub mod principal;
+
+pub mod policy;
+
+pub mod audit;
+
+pub mod kms;
+pub mod store;
+
+pub mod keys;
+
+pub mod vault;
+
+pub use error::Error;
+pub use vault::Vault;

@@ -1,0 +1,77 @@
+//! The actions, split in two worlds that never meet: data actions for workloads, control actions for operators.
+//!
+//! The traits are sealed, so no crate can add an action, or turn a control action into a data action:
+//!
+//! ```compile_fail,E0277
+//! use vault_core::policy::{DataAction, SuspendTenant};
+//! fn wants_data<A: DataAction>() {}
+//! wants_data::<SuspendTenant>();
+//! ```
+//! ```compile_fail,E0277
+//! struct Peek;
+//! impl vault_core::policy::Action for Peek {
+//!     const NAME: &'static str = "Peek";
+//! }
+//! ```
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// Something a principal may ask for.
+pub trait Action: sealed::Sealed + Send + Sync + 'static {
+    /// The action's name in policies and audit entries.
+    const NAME: &'static str;
+}
+
+/// An action on customers' data: only a [`crate::principal::Workload`] can be permitted one.
+pub trait DataAction: Action {}
+
+/// An action on tenants, datasets and keys as objects: only an [`crate::principal::Operator`] can be permitted one.
+/// None of them returns plaintext or key material.
+pub trait ControlAction: Action {}
+
+macro_rules! actions {
+    ($world:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub enum $name {}
+        impl sealed::Sealed for $name {}
+        impl Action for $name {
+            const NAME: &'static str = stringify!($name);
+        }
+        impl $world for $name {}
+    )+};
+}
+
+actions! { DataAction:
+    /// Seal plaintext into an envelope.
+    Encrypt,
+    /// Open an envelope and release its plaintext to the workload.
+    Decrypt,
+    /// Seal an envelope's plaintext again under the active key version, inside the vault.
+    Rewrap,
+}
+
+actions! { ControlAction:
+    /// Make a tenant and its first tenant key.
+    CreateTenant,
+    /// Read a tenant's state and key versions.
+    GetTenant,
+    /// List tenants.
+    ListTenants,
+    /// Stop all data actions of a tenant.
+    SuspendTenant,
+    /// Lift a suspension.
+    ResumeTenant,
+    /// Make a new tenant key version and rewrap the data keys under it.
+    RotateTenantKey,
+    /// Make new data key versions.
+    RotateDataKeys,
+    /// Declare a dataset of a tenant.
+    CreateDataset,
+    /// Read a dataset's declaration.
+    GetDataset,
+    /// List a tenant's datasets.
+    ListDatasets,
+}

@@ -1,0 +1,54 @@
+//! What was decided, for whom, about what: the part that permits, refusals and audit entries share.
+
+use crate::error::{Check, Error};
+use crate::id::{DatasetId, Purpose, RequestId, Subject, TenantId};
+use crate::time::Timestamp;
+
+/// What an action is about. A permit carries it, and keys are looked up from there alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Resource {
+    /// The tenant, absent only for listing tenants.
+    pub tenant: Option<TenantId>,
+    /// The dataset, if the action is about one.
+    pub dataset: Option<DatasetId>,
+    /// The person the data is about, if the data key is theirs.
+    pub subject: Option<Subject>,
+    /// Why; always present for data actions.
+    pub purpose: Option<Purpose>,
+}
+
+/// One decision of the authorizer, allowed or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// The principal's SPIFFE ID.
+    pub principal: String,
+    /// [`super::Action::NAME`].
+    pub action: &'static str,
+    /// What it is about.
+    pub resource: Resource,
+    /// The call this belongs to.
+    pub request: RequestId,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// The epoch of the policy set that decided.
+    pub epoch: u64,
+    /// The ids of the policies that determined the decision, sorted.
+    pub policies: Vec<String>,
+}
+
+/// A denied decision. Outside it is only [`Error::Denied`]; the reason goes to the audit entry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What was asked.
+    pub decision: Decision,
+    /// The check that refused.
+    pub check: Check,
+    /// Which rule of that check, for the audit entry; decided at compile time, so it cannot carry data.
+    pub reason: &'static str,
+}
+
+impl From<&Refusal> for Error {
+    fn from(refusal: &Refusal) -> Self {
+        Self::Denied(refusal.check)
+    }
+}

@@ -1,0 +1,119 @@
+//! Rows: small, versioned, durable once acknowledged.
+//!
+//! The vault keeps only metadata and wrapped keys here; whoever reads the store reads nothing secret. Rows are never
+//! deleted, what is destroyed leaves a tombstone value. [`Store`] is the seam: the embedded implementation keeps one
+//! file on one machine, a later one keeps the rows in a database.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::error::Error;
+
+/// A future that borrows from its caller and can move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The kinds of rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// One row a tenant: state and key versions.
+    Tenants,
+    /// One row a dataset.
+    Datasets,
+    /// One row a tenant key version: wrapped under a root key.
+    TenantKeys,
+    /// One row a data key version: wrapped under a tenant key.
+    DataKeys,
+    /// Which data key is active for a (tenant, dataset, subject).
+    ActiveKeys,
+    /// Index, token and audit-pseudonym keys, wrapped under a tenant key.
+    SideKeys,
+}
+
+impl Table {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Tenants, Self::Datasets, Self::TenantKeys, Self::DataKeys, Self::ActiveKeys, Self::SideKeys];
+
+    /// The table's stable name in files and databases.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tenants => "tenants",
+            Self::Datasets => "datasets",
+            Self::TenantKeys => "tenant_keys",
+            Self::DataKeys => "data_keys",
+            Self::ActiveKeys => "active_keys",
+            Self::SideKeys => "side_keys",
+        }
+    }
+}
+
+/// A stored value and how often it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// 1 when first written, one more each time.
+    pub version: u64,
+    /// The bytes.
+    pub value: Vec<u8>,
+}
+
+/// What a write demands of the row it replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// There is none yet.
+    Absent,
+    /// It is at exactly this version.
+    Version(u64),
+}
+
+/// One row to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Write {
+    /// Which table.
+    pub table: Table,
+    /// The row's key: 1 to 1,024 bytes.
+    pub key: Vec<u8>,
+    /// What it replaces.
+    pub expect: Expect,
+    /// The new bytes, 64 KiB at most.
+    pub value: Vec<u8>,
+}
+
+/// One row of a scan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    /// The row's key.
+    pub key: Vec<u8>,
+    /// The row.
+    pub row: Row,
+}
+
+/// Durable rows with compare-and-swap.
+pub trait Store: Send + Sync + fmt::Debug + 'static {
+    /// Reads one row, as the last acknowledged commit left it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Corrupt`].
+    fn get<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>>;
+
+    /// Reads up to `limit` rows whose keys start with `prefix` and come after `after`, in order of their keys' bytes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Corrupt`].
+    fn scan<'a>(
+        &'a self,
+        table: Table,
+        prefix: &'a [u8],
+        after: Option<&'a [u8]>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Vec<Scanned>, Error>>;
+
+    /// Writes all rows or none, if each is as expected. Durable when it resolves to `Ok`; dropping the future does not
+    /// undo it.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if a row is not as expected (nothing is written), [`Error::Invalid`] for a key or value out
+    /// of bounds, [`Error::Unavailable`] if the disk or database failed: the rows are then the old or the new, all of
+    /// them.
+    fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), Error>>;
+}

@@ -1,0 +1,5 @@
+//! The façade.
+
+/// The vault.
+#[derive(Debug)]
+pub struct Vault;
