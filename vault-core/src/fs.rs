@@ -68,6 +68,14 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system reports.
     fn links(&self) -> io::Result<u64>;
+
+    /// The permission bits, for example 0o600.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    fn mode(&self) -> io::Result<u32> {
+        Ok(0o600)
+    }
 }
 
 /// The operations on names.
@@ -222,5 +230,9 @@ impl File for OsFile {
 
     fn links(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.nlink())
+    }
+
+    fn mode(&self) -> io::Result<u32> {
+        Ok(self.0.metadata()?.mode() & 0o7777)
     }
 }

@@ -30,6 +30,11 @@ impl SecretBytes {
         &mut self.0
     }
 
+    /// The buffer, no longer wiped: for what has been encrypted in place and is secret no more.
+    pub(crate) fn into_sealed(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.0)
+    }
+
     /// Number of bytes.
     pub const fn len(&self) -> usize {
         self.0.len()
