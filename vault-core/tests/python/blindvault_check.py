@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 
 import blindvault_format as fmt
 
@@ -106,14 +107,35 @@ CHECKS = {
 }
 
 
+def check_document(text):
+    """The examples of docs/format.md are test 1 of each generated file, white space and comments aside."""
+    import blindvault_generate
+
+    fields = {
+        "envelope": (
+            blindvault_generate.envelope_file(),
+            "data_key key_id nonce plaintext suite_key derived_key commitment aad envelope",
+        ),
+        "wrapped": (blindvault_generate.wrapped_file(), "tenant_key key_id data_key wrapping_key aad wrapped"),
+    }
+    # What follows three spaces on a line of an example is a remark.
+    lines = [re.split(r"(?<=[0-9a-f]) {3,}", line)[0] for line in text.splitlines()]
+    squeezed = re.sub(r"^ +[0-9]{1,2} {2}|\s", "", "\n".join(lines), flags=re.MULTILINE)
+    for example, (vectors, names) in fields.items():
+        for name in names.split():
+            yield f"{example} example, {name}", vectors["tests"][0][name] in squeezed
+
+
 def check_files(paths):
     """Checks every case of every file; prints failures and totals; returns the exit status."""
     passed, failed = 0, 0
     for path in paths:
         with open(path, encoding="utf-8") as file:
-            vectors = json.load(file)
+            text = file.read()
         before = passed + failed
-        for case, good in CHECKS[vectors["algorithm"]](vectors):
+        vectors = None if path.endswith(".md") else json.loads(text)
+        cases = check_document(text) if vectors is None else CHECKS[vectors["algorithm"]](vectors)
+        for case, good in cases:
             passed += good
             failed += not good
             if not good:
