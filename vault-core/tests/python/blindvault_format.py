@@ -1,4 +1,4 @@
-"""Reference implementation of the Blindvault envelope, written from docs/format.md alone.
+"""Reference implementation of the Blindvault envelope, docs/format.md, made without sight of the Rust one.
 
 It exists to disagree with the Rust implementation if either strays from the specification. It is a test
 instrument: it keeps keys in ordinary memory and, unlike the vault, lets its caller fix the nonce.
