@@ -1,7 +1,8 @@
 //! Instants, and where they come from.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// Milliseconds since 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -29,6 +30,10 @@ impl Timestamp {
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Timestamp;
+
+    /// Milliseconds since some fixed instant; never goes back, whatever is done to the wall clock. Lifetimes of keys in
+    /// memory are measured with it.
+    fn monotonic_millis(&self) -> u64;
 }
 
 /// The operating system's clock.
@@ -41,31 +46,44 @@ impl Clock for SystemClock {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
+
+    fn monotonic_millis(&self) -> u64 {
+        static START: OnceLock<Instant> = OnceLock::new();
+        u64::try_from(START.get_or_init(Instant::now).elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A clock that stands still until it is moved: for tests, and for replaying.
 #[derive(Debug, Default)]
-pub struct ManualClock(AtomicU64);
+pub struct ManualClock {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
 
 impl ManualClock {
     /// A clock that shows `at`.
     pub const fn new(at: Timestamp) -> Self {
-        Self(AtomicU64::new(at.0))
+        Self { wall: AtomicU64::new(at.0), monotonic: AtomicU64::new(0) }
     }
 
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance_millis(&self, millis: u64) {
-        self.0.fetch_add(millis, Ordering::SeqCst);
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.monotonic.fetch_add(millis, Ordering::SeqCst);
     }
 
-    /// Sets the clock.
+    /// Sets the wall clock, forward or back, without letting time pass.
     pub fn set(&self, at: Timestamp) {
-        self.0.store(at.0, Ordering::SeqCst);
+        self.wall.store(at.0, Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        Timestamp(self.wall.load(Ordering::SeqCst))
+    }
+
+    fn monotonic_millis(&self) -> u64 {
+        self.monotonic.load(Ordering::SeqCst)
     }
 }
