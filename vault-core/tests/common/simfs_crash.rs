@@ -35,6 +35,7 @@ impl SimFs {
     pub(crate) fn crash(&self, seed: u64) -> Self {
         let disk = self.disk();
         let mut rng = Rng::new(seed);
+        // A fresh disk: without locks, faults and rules, and nobody has died on it yet.
         let nodes = disk
             .nodes
             .iter()
@@ -46,6 +47,18 @@ impl SimFs {
             .collect();
         let names = land_names(&disk.platter, &disk.unsynced, &mut rng);
         Self(Arc::new(Mutex::new(Disk { nodes, live: names.clone(), platter: names, ..Disk::default() })))
+    }
+
+    /// The disk after the process alone was killed: as it saw it, and what was unsynced still is. Its locks are gone.
+    pub(crate) fn kill(&self) -> Self {
+        let disk = self.disk();
+        Self(Arc::new(Mutex::new(Disk {
+            nodes: disk.nodes.clone(),
+            live: disk.live.clone(),
+            platter: disk.platter.clone(),
+            unsynced: disk.unsynced.clone(),
+            ..Disk::default()
+        })))
     }
 }
 

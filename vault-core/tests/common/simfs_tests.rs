@@ -103,6 +103,22 @@ fn simfs_dies_at_the_chosen_operation() {
 }
 
 #[test]
+fn simfs_a_killed_process_keeps_the_page_cache_but_not_the_disk() {
+    let (fs, file) = with_file(b"");
+    let lock = fs.lock(Path::new("/data/l")).unwrap();
+    file.write_all_at(0, b"unsynced").unwrap();
+    fs.crash_at(fs.ops() + 1);
+    file.sync_data().unwrap_err();
+    let next = fs.kill();
+    assert_eq!(contents(&next, A).unwrap(), b"unsynced");
+    assert!(next.lock(Path::new("/data/l")).is_ok());
+    assert!((0..20).any(|seed| contents(&next.crash(seed), A).unwrap() != b"unsynced"));
+    next.open(Path::new(A), Open::ReadWrite).unwrap().sync_data().unwrap();
+    assert!((0..20).all(|seed| contents(&next.crash(seed), A).unwrap() == b"unsynced"));
+    drop(lock);
+}
+
+#[test]
 fn simfs_faults() {
     let (fs, file) = with_file(b"");
     fs.fail_after(1, Fault::NoSpace);
@@ -138,7 +154,7 @@ fn simfs_suppressed_syncs_do_nothing_and_are_counted() {
     let (fs, file) = with_file(b"");
     fs.suppress_sync(|call| call.kind == SyncKind::Data && call.path == Path::new(A) && call.nth == 1);
     for byte in 0..3 {
-        file.write_all_at(byte, &[b'x']).unwrap();
+        file.write_all_at(byte, b"x").unwrap();
         file.sync_data().unwrap();
         let sure = (0..40).all(|seed| contents(&fs.crash(seed), A).unwrap().len() as u64 == byte + 1);
         assert_eq!(sure, byte != 1);
