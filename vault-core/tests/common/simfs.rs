@@ -15,6 +15,7 @@ use vault_core::fs::{File, Fs, Lock, Open};
 
 #[path = "simfs_crash.rs"]
 mod crash;
+pub(crate) use crash::Rng;
 #[path = "simfs_tests.rs"]
 mod tests;
 
