@@ -17,7 +17,7 @@ pub(super) struct FileBackend {
 }
 
 impl FileBackend {
-    /// `flags` is what [`super::header::inspect`] answered for this file.
+    /// `flags` is what [`super::header::inspect`] has shown in this file.
     pub(super) fn new(file: Box<dyn File>, flags: Option<u8>) -> Self {
         Self { file, flags: Mutex::new(flags) }
     }

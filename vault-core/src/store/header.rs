@@ -16,9 +16,9 @@ pub(super) const FLAGS_AT: usize = 9;
 
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 const PRIMARY: u8 = 1;
+const NOT_CLOSED: u8 = 2;
 const TWO_PHASE: u8 = 4;
-/// The two above, and that the file was not closed.
-const KNOWN_FLAGS: u8 = 0b111;
+const KNOWN_FLAGS: u8 = PRIMARY | NOT_CLOSED | TWO_PHASE;
 /// Padding; page size 4096; no region header; 2^20 pages a region (u32, little-endian). Written once, at creation.
 const FIXED: &[u8] = &[0, 0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0x10, 0];
 const SLOT_LEN: usize = 128;
@@ -26,11 +26,20 @@ const SLOTS_AT: [usize; 2] = [64, 64 + SLOT_LEN];
 const SLOT_VERSION: u8 = 3;
 const TRANSACTION_ID_AT: usize = 104;
 
-/// Looks at a file's first bytes. Answers the flags to show to redb in place of those in the file, if any.
+/// What a header that is all right says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Header {
+    /// The flags to show to redb in place of those in the file, if any.
+    pub(super) show: Option<u8>,
+    /// The last process to write did not get to close the file.
+    pub(super) unclosed: bool,
+}
+
+/// Looks at a file's first bytes.
 ///
 /// # Errors
 /// What is wrong, for a message.
-pub(super) fn inspect(bytes: &[u8; HEADER_LEN]) -> Result<Option<u8>, &'static str> {
+pub(super) fn inspect(bytes: &[u8; HEADER_LEN]) -> Result<Header, &'static str> {
     let Some(rest) = bytes.strip_prefix(MAGIC) else {
         return Err("offset 0: not the magic number of a store; another program's file?");
     };
@@ -46,7 +55,7 @@ pub(super) fn inspect(bytes: &[u8; HEADER_LEN]) -> Result<Option<u8>, &'static s
     let [first, second] = SLOTS_AT.map(|at| slot(bytes, at));
     let (first, second) = (first?, second?);
     let (primary, secondary) = if flags & PRIMARY == 0 { (first, second) } else { (second, first) };
-    Ok((secondary > primary).then_some(flags & !TWO_PHASE))
+    Ok(Header { show: (secondary > primary).then_some(flags & !TWO_PHASE), unclosed: flags & NOT_CLOSED != 0 })
 }
 
 /// The transaction id of a commit slot.
@@ -94,7 +103,7 @@ mod tests {
     #[test]
     fn redb_writes_what_is_expected_here() {
         let bytes = header();
-        assert_eq!(inspect(&bytes), Ok(None));
+        assert_eq!(inspect(&bytes).unwrap().show, None);
         assert_eq!(bytes[FLAGS_AT] & TWO_PHASE, TWO_PHASE);
         let ids = SLOTS_AT.map(|at| slot(&bytes, at).unwrap());
         assert_eq!(ids[0].abs_diff(ids[1]), 1);
@@ -104,7 +113,7 @@ mod tests {
     fn a_flipped_primary_flag_hides_the_two_phase_flag() {
         let mut bytes = header();
         bytes[FLAGS_AT] ^= PRIMARY;
-        assert_eq!(inspect(&bytes), Ok(Some(bytes[FLAGS_AT] & !TWO_PHASE)));
+        assert_eq!(inspect(&bytes).unwrap().show, Some(bytes[FLAGS_AT] & !TWO_PHASE));
     }
 
     #[test]

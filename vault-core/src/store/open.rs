@@ -1,5 +1,6 @@
 //! From a path to a database that is known to be whole.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableHandle};
@@ -7,7 +8,7 @@ use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, Stora
 use super::Table;
 use super::backend::FileBackend;
 use super::engine::{Bytes, Fault, bytes_of, close, decode, fenced};
-use super::header::{self, FLAGS_AT, HEADER_LEN};
+use super::header::{self, FLAGS_AT, HEADER_LEN, Header};
 use super::overlay::Overlay;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Open};
@@ -20,6 +21,8 @@ const META: Bytes = Bytes::new("blindvault");
 /// redb's page cache for a store in use, and while checking.
 const CACHE: usize = 64 << 20;
 const CHECK_CACHE: usize = 8 << 20;
+/// Bytes rewritten at a time.
+const REWRITE: usize = 1 << 20;
 
 const fn unavailable(why: &'static str) -> Error {
     Error::unavailable(Dependency::Store, why)
@@ -69,6 +72,7 @@ pub(super) fn create(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
 /// Checks the whole file without changing a byte of it, and only then opens it.
 pub(super) fn open(fs: &dyn Fs, path: &Path, dir: &Path) -> Result<Database, Error> {
     const FAILED: Error = unavailable("its file could not be read");
+    const UNWRITABLE: Error = unavailable("its file could not be written; is the disk full?");
     let what = path.display().to_string();
     let damaged = |fault| match fault {
         Fault::Damage(at) => Error::corrupt(&what, at),
@@ -76,18 +80,40 @@ pub(super) fn open(fs: &dyn Fs, path: &Path, dir: &Path) -> Result<Database, Err
         Fault::Io => FAILED,
     };
     let read = || fs.open(path, Open::Read).map_err(|_| FAILED);
-    let flags = inspect(&*read()?).map_err(damaged)?;
-    check(read()?, flags).map_err(damaged)?;
+    let header = inspect(&*read()?).map_err(damaged)?;
+    check(read()?, header.show).map_err(damaged)?;
     // Of this process or of one that died before it got so far: what is acknowledged below this name needs the name.
     fs.sync_dir(dir).map_err(|_| unavailable("its directory could not be synced"))?;
     let file = fs.open(path, Open::ReadWrite).map_err(|_| unavailable("its file could not be opened for writing"))?;
-    fenced(|| Ok(builder(CACHE).create_with_backend(FileBackend::new(file, flags))?)).map_err(|fault| match fault {
-        Fault::Io => unavailable("its file could not be written; is the disk full?"),
+    if header.unclosed {
+        rewrite(&*file).map_err(|_| UNWRITABLE)?;
+    }
+    fenced(|| Ok(builder(CACHE).create_with_backend(FileBackend::new(file, header.show))?)).map_err(|fault| match fault
+    {
+        Fault::Io => UNWRITABLE,
         other => damaged(other),
     })
 }
 
-fn inspect(file: &dyn File) -> Result<Option<u8>, Fault> {
+/// Writes the file's bytes over themselves and syncs. After a sync that failed, the kernel may show bytes that it will
+/// never write: the file reads as whole, and is not once the power goes. So before anything is built on what the last
+/// process left unclosed, it is written once more.
+fn rewrite(file: &dyn File) -> io::Result<()> {
+    let len = file.len()?;
+    file.set_len(len)?;
+    let mut bytes = vec![0; REWRITE];
+    let mut at = 0;
+    while at < len {
+        let take = usize::try_from(len - at).unwrap_or(REWRITE).min(REWRITE);
+        let Some(piece) = bytes.get_mut(..take) else { break };
+        file.read_exact_at(at, piece)?;
+        file.write_all_at(at, piece)?;
+        at += take as u64;
+    }
+    file.sync_data()
+}
+
+fn inspect(file: &dyn File) -> Result<Header, Fault> {
     let len = file.len().map_err(|_| Fault::Io)?;
     if len < HEADER_LEN as u64 {
         return Err(Fault::Damage(format!("it has {len} bytes, and a store is never shorter than its header")));
