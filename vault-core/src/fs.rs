@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,6 +79,9 @@ pub trait File: Send + Sync + fmt::Debug {
     }
 }
 
+/// A lock on a name, held until it is dropped or the process ends.
+pub trait Lock: Send + Sync + fmt::Debug {}
+
 /// The operations on names.
 pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// Opens a file.
@@ -118,9 +122,35 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As the operating system reports.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+
+    /// Takes the exclusive lock of this name, creating the file (mode 0600) where missing. The file then holds the
+    /// process id of the owner in decimal; it stays when the lock goes.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another holds it, in this process or another; else as the operating system
+    /// reports.
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
 }
 
 impl dyn Fs {
+    /// Creates a directory (mode 0700) and those above it, where missing, and makes its name durable, also when an
+    /// earlier process created it and died before it got so far.
+    ///
+    /// # Errors
+    /// As the operating system reports.
+    pub fn create_dir_durable(&self, dir: &Path) -> io::Result<()> {
+        let parent = match dir.parent() {
+            Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+            Some(parent) => parent,
+            None => return Ok(()),
+        };
+        if !self.exists(parent) {
+            self.create_dir_durable(parent)?;
+        }
+        self.create_dir_all(dir)?;
+        self.sync_dir(parent)
+    }
+
     /// Reads a whole file, refusing one longer than `max` bytes.
     ///
     /// # Errors
@@ -202,7 +232,23 @@ impl Fs for OsFs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         fs::File::open(dir)?.sync_all()
     }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let file = fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
+        file.try_lock()?;
+        file.set_len(0)?;
+        FileExt::write_all_at(&file, format!("{}\n", process::id()).as_bytes(), 0)?;
+        Ok(Box::new(OsLock { _file: file }))
+    }
 }
+
+/// The lock goes with the file descriptor (`flock`), so with the process too.
+#[derive(Debug)]
+struct OsLock {
+    _file: fs::File,
+}
+
+impl Lock for OsLock {}
 
 #[derive(Debug)]
 struct OsFile(fs::File);

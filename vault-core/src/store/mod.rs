@@ -4,9 +4,22 @@
 //! deleted, what is destroyed leaves a tombstone value. [`Store`] is the seam: the embedded implementation keeps one
 //! file on one machine, a later one keeps the rows in a database.
 
+mod backend;
+mod bounds;
+mod embedded;
+mod engine;
+mod header;
+mod open;
+mod overlay;
+mod row;
+mod writer;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+
+pub use bounds::{MAX_BATCH, MAX_KEY, MAX_VALUE, check_batch};
+pub use embedded::EmbeddedStore;
 
 use crate::error::Error;
 
@@ -90,13 +103,14 @@ pub struct Scanned {
 
 /// Durable rows with compare-and-swap.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
-    /// Reads one row, as the last acknowledged commit left it.
+    /// Reads one row, as the last acknowledged commit left it or a later one that is being acknowledged.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Corrupt`].
     fn get<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>>;
 
     /// Reads up to `limit` rows whose keys start with `prefix` and come after `after`, in order of their keys' bytes.
+    /// The rows are of one moment; the next page may be of a later one.
     ///
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Corrupt`].
@@ -108,12 +122,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         limit: usize,
     ) -> BoxFuture<'a, Result<Vec<Scanned>, Error>>;
 
-    /// Writes all rows or none, if each is as expected. Durable when it resolves to `Ok`; dropping the future does not
-    /// undo it.
+    /// Writes all rows or none, if each is as expected. Durable when it resolves to `Ok`. A future that was polled may
+    /// be carried out even if it is dropped; one that never was does nothing. An empty batch does nothing.
     ///
     /// # Errors
-    /// [`Error::Conflict`] if a row is not as expected (nothing is written), [`Error::Invalid`] for a key or value out
-    /// of bounds, [`Error::Unavailable`] if the disk or database failed: the rows are then the old or the new, all of
-    /// them.
+    /// [`Error::Conflict`] naming the table if a row is not as expected (nothing is written), [`Error::Invalid`] naming
+    /// the field for what [`check_batch`] refuses, [`Error::Unavailable`] if the disk or database failed: the rows are
+    /// then the old or the new, all of them. [`Error::Corrupt`] if a row to be replaced is damaged.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), Error>>;
 }

@@ -1,0 +1,179 @@
+//! The one thread that writes: whatever waits goes to disk in one transaction, so that its syncs serve all.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use futures_channel::oneshot;
+use redb::{Durability, WriteTransaction};
+
+use super::engine::{Engine, Fault, bytes_of, decode, fenced};
+use super::{Expect, Write, row};
+use crate::error::{Dependency, Error};
+
+/// Batches that may wait; past that the disk cannot keep up, and callers are told at once.
+const QUEUE: usize = 1024;
+/// Batches and bytes of values in one transaction.
+const GROUP: usize = 256;
+const GROUP_BYTES: usize = 8 << 20;
+
+/// What became of a batch.
+pub(super) type Answer = Result<(), Error>;
+
+struct Job {
+    writes: Vec<Write>,
+    done: oneshot::Sender<Answer>,
+}
+
+impl Job {
+    fn bytes(&self) -> usize {
+        self.writes.iter().map(|write| write.value.len()).sum()
+    }
+
+    fn answer(self, answer: Answer) {
+        // A caller who is gone does not want to know.
+        let _ = self.done.send(answer);
+    }
+}
+
+/// Hands batches to the writing thread.
+#[derive(Debug)]
+pub(super) struct Writer {
+    jobs: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(engine: Arc<Engine>) -> Result<Self, Error> {
+        let (jobs, queue) = sync_channel(QUEUE);
+        let thread = thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || run(&engine, &queue))
+            .map_err(|_| Error::unavailable(Dependency::Store, "its writing thread could not be started"))?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Queues a batch whose bounds were checked. The answer comes once it is durable, or not to be.
+    pub(super) fn submit(&self, writes: Vec<Write>) -> Result<oneshot::Receiver<Answer>, Error> {
+        const GONE: Error = Error::unavailable(Dependency::Store, "its writing thread has ended");
+        let (done, answer) = oneshot::channel();
+        match self.jobs.as_ref().ok_or(GONE)?.try_send(Job { writes, done }) {
+            Ok(()) => Ok(answer),
+            Err(TrySendError::Full(_)) => Err(Error::unavailable(Dependency::Store, "too many writes are waiting")),
+            Err(TrySendError::Disconnected(_)) => Err(GONE),
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.jobs = None;
+        // A waker run by an answer may drop the store on the writing thread itself, which cannot wait for its end.
+        if let Some(thread) = self.thread.take()
+            && thread.thread().id() != thread::current().id()
+        {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Until every sender is gone and the queue is empty.
+fn run(engine: &Engine, queue: &Receiver<Job>) {
+    while let Ok(first) = queue.recv() {
+        let mut bytes = first.bytes();
+        let mut group = vec![first];
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let Ok(job) = queue.try_recv() else { break };
+            bytes += job.bytes();
+            group.push(job);
+        }
+        let answers = write(engine, &group);
+        for (job, answer) in group.into_iter().zip(answers) {
+            // An answer runs the caller's waker, which is not our code.
+            let _ = fenced(|| {
+                job.answer(answer);
+                Ok(())
+            });
+        }
+    }
+}
+
+/// One transaction for the whole group. An answer for each of its batches.
+fn write(engine: &Engine, group: &[Job]) -> Vec<Answer> {
+    let result = engine.db().and_then(|db| {
+        fenced(|| {
+            let mut txn = db.begin_write()?;
+            txn.set_durability(Durability::Immediate)?;
+            // With one sync for both the pages and the switch to them, a page that is damaged later would look like
+            // a commit that never got through, and be rolled back instead of reported.
+            txn.set_two_phase_commit(true);
+            let mut outcomes = Vec::with_capacity(group.len());
+            let mut changed = false;
+            for job in group {
+                let outcome = apply(&txn, &job.writes)?;
+                changed |= outcome == Outcome::Applied;
+                outcomes.push(outcome);
+            }
+            if changed {
+                txn.commit()?;
+            } else {
+                txn.abort()?;
+            }
+            Ok(outcomes)
+        })
+        .map_err(|fault| {
+            // After a failed sync nobody knows what the disk holds; only a reopening finds out.
+            engine.fail();
+            engine.error(fault)
+        })
+    });
+    match result {
+        Ok(outcomes) => outcomes
+            .into_iter()
+            .map(|outcome| match outcome {
+                Outcome::Applied => Ok(()),
+                Outcome::Conflict(table) => Err(Error::Conflict(table)),
+                Outcome::Damaged(fault) => Err(engine.error(fault)),
+            })
+            .collect(),
+        Err(error) => vec![Err(error); group.len()],
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Applied,
+    /// A row of this table was not as expected.
+    Conflict(&'static str),
+    /// A row that the batch would replace is damaged.
+    Damaged(Fault),
+}
+
+/// Applies one batch if all its rows are as expected, else nothing of it.
+fn apply(txn: &WriteTransaction, writes: &[Write]) -> Result<Outcome, Fault> {
+    let mut versions = Vec::with_capacity(writes.len());
+    for write in writes {
+        let rows = txn.open_table(bytes_of(write.table))?;
+        let found = match redb::ReadableTable::get(&rows, write.key.as_slice())? {
+            None => None,
+            Some(bytes) => match decode(write.table, &write.key, bytes.value()) {
+                Ok(row) => Some(row.version),
+                Err(fault) => return Ok(Outcome::Damaged(fault)),
+            },
+        };
+        let next = match (write.expect, found) {
+            (Expect::Absent, None) => Some(1),
+            (Expect::Version(expected), Some(version)) if expected == version => version.checked_add(1),
+            _ => None,
+        };
+        match next {
+            Some(next) => versions.push(next),
+            None => return Ok(Outcome::Conflict(write.table.name())),
+        }
+    }
+    for (write, version) in writes.iter().zip(versions) {
+        let bytes = row::encode(write.table, &write.key, version, &write.value);
+        txn.open_table(bytes_of(write.table))?.insert(write.key.as_slice(), bytes.as_slice())?;
+    }
+    Ok(Outcome::Applied)
+}
