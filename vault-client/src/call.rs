@@ -7,17 +7,21 @@ use tonic::{Code, Request};
 
 use crate::error::ClientError;
 
-/// The default limit of a message of one value: 1 MiB of plaintext and 16 KiB for everything else in it.
+/// The default limit of a request of one value: 1 MiB of plaintext and 16 KiB for everything else in it.
 pub const MAX_UNARY: usize = (1 << 20) + (16 << 10);
-/// The default limit of a message of a batch: 4 MiB.
+/// The default limit of a request of a batch: 4 MiB.
 pub const MAX_BATCH: usize = 4 << 20;
+
+/// How much larger than the largest request an answer may be: a batch of 1,000 grows by 94 bytes of envelope each.
+pub(crate) const ANSWER_ROOM: usize = 128 << 10;
 
 /// Sizes and times that a client keeps. The gateway enforces its own as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest message of one value, request or response, in bytes; by default [`MAX_UNARY`].
+    /// The largest request of one value, in bytes; by default [`MAX_UNARY`]. Answers may be 128 KiB larger, because
+    /// envelopes are larger than what they seal.
     pub unary: usize,
-    /// The largest message of a batch, request or response, in bytes; by default [`MAX_BATCH`].
+    /// The largest request of a batch, in bytes; by default [`MAX_BATCH`]. Answers may be 128 KiB larger.
     pub batch: usize,
     /// How long a call may take, connecting again included; by default 10 s. Sent to the gateway as `grpc-timeout`.
     pub deadline: Duration,

@@ -9,7 +9,7 @@ use vault_proto::v1::{
     RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
 
-use crate::call::Limits;
+use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
@@ -188,11 +188,11 @@ impl OperatorClient {
     }
 
     fn tenants(&self) -> TenantServiceClient<Channel> {
-        self.tenants.clone().max_decoding_message_size(self.limits.unary)
+        self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 
     fn datasets(&self) -> DatasetServiceClient<Channel> {
-        self.datasets.clone().max_decoding_message_size(self.limits.unary)
+        self.datasets.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }
 

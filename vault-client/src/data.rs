@@ -8,7 +8,7 @@ use vault_proto::v1::{
     EncryptRequest, EncryptResponse, RewrapRequest, batch_decrypt_result, batch_encrypt_result,
 };
 
-use crate::call::Limits;
+use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 use crate::value::{BatchItem, Opened, Plaintext, Sealed, Target, wiped};
@@ -140,7 +140,7 @@ impl VaultClient {
     }
 
     fn client(&self, limit: usize) -> CryptoServiceClient<Channel> {
-        self.inner.clone().max_encoding_message_size(limit).max_decoding_message_size(limit)
+        self.inner.clone().max_decoding_message_size(limit.saturating_add(ANSWER_ROOM))
     }
 }
 

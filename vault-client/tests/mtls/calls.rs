@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::Gateway;
+use rustls::HandshakeKind;
 use vault_client::{BatchItem, Code, Limits, OperatorClient, Origin, Target, VaultClient};
 
 fn target() -> Target {
@@ -85,12 +86,14 @@ async fn a_gateway_that_does_not_answer_meets_the_deadline() {
 }
 
 #[tokio::test]
-async fn a_client_survives_a_restart_of_the_gateway() {
+async fn a_client_survives_a_restart_of_the_gateway_and_resumes_no_session() {
     let mut gateway = Gateway::start().await;
     let vault = VaultClient::connect(&gateway.endpoint()).await.unwrap();
     assert!(vault.encrypt(&target(), b"x").await.is_ok());
     gateway.restart().await;
     assert!(vault.encrypt(&target(), b"x").await.is_ok());
+    // The gateway kept its session tickets, so only the client prevents resumption.
+    assert_eq!(gateway.handshakes(), [HandshakeKind::Full, HandshakeKind::Full]);
 }
 
 #[tokio::test]
@@ -114,4 +117,15 @@ async fn limits_hold_to_the_byte() {
     let error = vault.batch_encrypt("acme", "billing", (0..4).map(|_| item()).collect()).await.unwrap_err();
     assert_eq!(error.reason(), "MESSAGE_TOO_LARGE");
     assert_eq!(vault.batch_encrypt("acme", "billing", (0..3).map(|_| item()).collect()).await.unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn the_answer_to_the_largest_batch_is_accepted() {
+    let gateway = Gateway::start().await;
+    let vault = VaultClient::connect(&gateway.endpoint()).await.unwrap();
+    // 1,000 items that make a request of a little less than 4 MiB, and an answer of a little more.
+    let items = vec![BatchItem::plaintext("grow", &[7; 4180]); 1000];
+    let results = vault.batch_encrypt("acme", "billing", items).await.unwrap();
+    let total: usize = results.into_iter().map(|r| r.unwrap().envelope.len()).sum();
+    assert!(total > 4 << 20);
 }
