@@ -1,0 +1,205 @@
+//! The control plane, for operators.
+
+use tonic::transport::Channel;
+use vault_proto::v1::dataset_service_client::DatasetServiceClient;
+use vault_proto::v1::tenant_service_client::TenantServiceClient;
+use vault_proto::v1::{
+    CreateDatasetRequest, CreateTenantRequest, Dataset, GetDatasetRequest, GetTenantRequest, ListDatasetsRequest,
+    ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest, RotateDataKeysRequest,
+    RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
+};
+
+use crate::call::{ANSWER_ROOM, Limits};
+use crate::endpoint::Endpoint;
+use crate::error::ClientError;
+
+/// Calls `vault.v1.TenantService` and `vault.v1.DatasetService` with an operator's certificate. Clones share one
+/// connection. Every change takes a `reason`, which is kept in the audit log.
+///
+/// # Errors
+/// Every call fails with a [`ClientError`]: `Local` if the request is over a limit, `Transport` if the gateway was not
+/// reached or did not answer in time, `Gateway` if it refused.
+#[derive(Debug, Clone)]
+pub struct OperatorClient {
+    tenants: TenantServiceClient<Channel>,
+    datasets: DatasetServiceClient<Channel>,
+    limits: Limits,
+}
+
+impl OperatorClient {
+    /// Connects to the control-plane listener of a gateway.
+    ///
+    /// # Errors
+    /// Those of [`Endpoint::channel`].
+    pub async fn connect(endpoint: &Endpoint) -> Result<Self, ClientError> {
+        Ok(Self::from_channel(endpoint.channel().await?))
+    }
+
+    /// Uses a channel that exists.
+    pub fn from_channel(channel: Channel) -> Self {
+        let tenants = TenantServiceClient::new(channel.clone());
+        Self { tenants, datasets: DatasetServiceClient::new(channel), limits: Limits::default() }
+    }
+
+    /// Sets sizes and the deadline of calls from here on.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Makes a tenant, under the gateway's default root key unless one is named.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn create_tenant(
+        &self,
+        tenant: &str,
+        root_key_id: Option<&str>,
+        reason: &str,
+    ) -> Result<Tenant, ClientError> {
+        let message = CreateTenantRequest {
+            tenant: tenant.into(),
+            root_key_id: root_key_id.unwrap_or_default().into(),
+            reason: reason.into(),
+        };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
+    }
+
+    /// Reads one tenant.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn get_tenant(&self, tenant: &str) -> Result<Tenant, ClientError> {
+        let message = GetTenantRequest { tenant: tenant.into(), reason: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_tenant(self.limits.answer(self.tenants().get_tenant(request)).await?.tenant)
+    }
+
+    /// Reads one page of tenants: at most `page_size` (0 for the gateway's default), from where `page_token` left off
+    /// (empty for the first page).
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn list_tenants(&self, page_size: i32, page_token: &str) -> Result<ListTenantsResponse, ClientError> {
+        let message = ListTenantsRequest { page_size, page_token: page_token.into(), reason: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        self.limits.answer(self.tenants().list_tenants(request)).await
+    }
+
+    /// Stops every data call for a tenant.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn suspend_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
+        let message = SuspendTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_tenant(self.limits.answer(self.tenants().suspend_tenant(request)).await?.tenant)
+    }
+
+    /// Ends a suspension.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
+        let message = ResumeTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_tenant(self.limits.answer(self.tenants().resume_tenant(request)).await?.tenant)
+    }
+
+    /// Makes a new version of the tenant key.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn rotate_tenant_key(&self, tenant: &str, reason: &str) -> Result<RotateTenantKeyResponse, ClientError> {
+        let message = RotateTenantKeyRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        self.limits.answer(self.tenants().rotate_tenant_key(request)).await
+    }
+
+    /// Makes a new version of the data keys of one dataset, or of all; returns how many.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn rotate_data_keys(
+        &self,
+        tenant: &str,
+        dataset: Option<&str>,
+        reason: &str,
+    ) -> Result<u64, ClientError> {
+        let message =
+            RotateDataKeysRequest { tenant: tenant.into(), dataset: dataset.map(Into::into), reason: reason.into() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        Ok(self.limits.answer(self.tenants().rotate_data_keys(request)).await?.rotated_data_keys)
+    }
+
+    /// Makes a dataset.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn create_dataset(
+        &self,
+        tenant: &str,
+        dataset: &str,
+        classification: &str,
+        residency: &str,
+        reason: &str,
+    ) -> Result<Dataset, ClientError> {
+        let message = CreateDatasetRequest {
+            tenant: tenant.into(),
+            dataset: dataset.into(),
+            classification: classification.into(),
+            residency: residency.into(),
+            reason: reason.into(),
+        };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_dataset(self.limits.answer(self.datasets().create_dataset(request)).await?.dataset)
+    }
+
+    /// Reads one dataset.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn get_dataset(&self, tenant: &str, dataset: &str) -> Result<Dataset, ClientError> {
+        let message = GetDatasetRequest { tenant: tenant.into(), dataset: dataset.into(), reason: String::new() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_dataset(self.limits.answer(self.datasets().get_dataset(request)).await?.dataset)
+    }
+
+    /// Reads one page of a tenant's datasets; see [`OperatorClient::list_tenants`].
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn list_datasets(
+        &self,
+        tenant: &str,
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<ListDatasetsResponse, ClientError> {
+        let message = ListDatasetsRequest {
+            tenant: tenant.into(),
+            page_size,
+            page_token: page_token.into(),
+            reason: String::new(),
+        };
+        let request = self.limits.request(message, self.limits.unary)?;
+        self.limits.answer(self.datasets().list_datasets(request)).await
+    }
+
+    fn tenants(&self) -> TenantServiceClient<Channel> {
+        self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
+    }
+
+    fn datasets(&self) -> DatasetServiceClient<Channel> {
+        self.datasets.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
+    }
+}
+
+fn a_tenant(tenant: Option<Tenant>) -> Result<Tenant, ClientError> {
+    tenant.ok_or_else(|| ClientError::malformed("the answer lacks its tenant"))
+}
+
+fn a_dataset(dataset: Option<Dataset>) -> Result<Dataset, ClientError> {
+    dataset.ok_or_else(|| ClientError::malformed("the answer lacks its dataset"))
+}
