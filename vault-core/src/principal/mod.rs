@@ -1,28 +1,197 @@
 //! Who is calling: [`Workload`] and [`Operator`], two unrelated types that only the verification of a certificate chain
 //! makes.
+//!
+//! ```text
+//! chain ─ leaf rules ─ trust domain ─ plane rule ─ path to a root, revocation ─ CA rules ─→ Workload or Operator
+//!         svid, x509                  here         path (webpki)                 svid
+//! ```
+//!
+//! The rules are those of SPIFFE X509-SVID, narrowed where it leaves a choice; `docs/identity.md` lists each with its
+//! name and its test. An identity is read from the one URI SAN and from nothing else: not from the CN, a DNS name, an
+//! email address, or anything that the caller says. A service that embeds the library verifies its callers with the same
+//! two functions as the gateway:
+//!
+//! ```
+//! use rustls_pki_types::CertificateDer;
+//! use vault_core::Error;
+//! use vault_core::principal::{TrustDomain, Workload, WorkloadBundle, certificates_from_pem};
+//! use vault_core::time::{Clock, SystemClock};
+//!
+//! fn bundle(roots_pem: &[u8]) -> Result<WorkloadBundle, Error> {
+//!     WorkloadBundle::new(TrustDomain::parse("prod.example")?, &certificates_from_pem(roots_pem)?)
+//! }
+//!
+//! fn caller(chain: &[CertificateDer<'_>], bundle: &WorkloadBundle) -> Result<Workload, Error> {
+//!     Ok(Workload::verify(chain, bundle, SystemClock.now())?)
+//! }
+//! ```
+
+mod bundle;
+mod error;
+mod path;
+mod pem;
+mod spiffe;
+mod svid;
+mod x509;
+
+use rustls_pki_types::CertificateDer;
+
+pub use bundle::{
+    OperatorBundle, Operators, Plane, TrustBundle, UncoveredIssuers, WorkloadBundle, Workloads, check_planes_apart,
+};
+pub use error::IdentityError;
+pub use path::MAX_CHAIN;
+pub use pem::{certificates_from_pem, crls_from_pem};
+pub use spiffe::{MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, SpiffeId, SpiffeIdError, TrustDomain};
+pub use svid::{MAX_CERTIFICATE, leaf_identity};
+
+use crate::time::Timestamp;
+use path::{Proof, prove};
+
+/// First path segment of operators' IDs, which no workload's ID may have.
+const OPERATOR: &str = "operator";
+
+macro_rules! accessors {
+    () => {
+        /// The ID, in its parts.
+        pub const fn id(&self) -> &SpiffeId {
+            &self.proof.id
+        }
+
+        /// The last second at which every certificate of the chain, the root included, is valid.
+        pub const fn not_after(&self) -> Timestamp {
+            self.proof.not_after
+        }
+
+        /// Whether the proof holds at `now`. A connection outlives the instant at which its certificate was verified, so
+        /// this is asked again for every request. Revocation is not asked again: after a bundle is reloaded, verify the
+        /// connection's chain against it.
+        pub fn valid_at(&self, now: Timestamp) -> bool {
+            self.proof.holds_at(now)
+        }
+
+        /// SHA-256 of the leaf's DER: what a token's `cnf` with `x5t#S256` (RFC 8705) names.
+        pub const fn fingerprint(&self) -> &[u8; 32] {
+            &self.proof.fingerprint
+        }
+    };
+}
 
 /// A service, proven by an X.509-SVID of the workload trust domain.
+///
+/// Nothing else makes one: no constructor, no conversion, no copy. It is not `Clone` so that whoever holds one got it
+/// from the verification of the connection it serves; parts that share it share it behind an `Arc`.
+///
+/// ```compile_fail,E0451
+/// use vault_core::principal::Workload;
+/// fn forge(other: Workload) -> Workload { let Workload { proof } = other; todo!() }
+/// ```
+/// ```compile_fail,E0560
+/// use vault_core::principal::Workload;
+/// fn forge() -> Workload { Workload { spiffe_id: "spiffe://prod.example/billing".into() } }
+/// ```
+/// ```compile_fail,E0277
+/// use vault_core::principal::{Operator, Workload};
+/// fn turn(operator: Operator) -> Workload { Workload::from(operator) }
+/// ```
+/// ```compile_fail,E0277
+/// use vault_core::principal::{SpiffeId, Workload};
+/// fn claim(id: SpiffeId) -> Workload { Workload::from(id) }
+/// ```
+/// ```compile_fail,E0308
+/// use vault_core::principal::{Operator, Workload};
+/// fn wants(_: &Workload) {}
+/// fn pass(operator: &Operator) { wants(operator) }
+/// ```
+/// ```compile_fail,E0599
+/// use vault_core::principal::Workload;
+/// fn twice(workload: Workload) -> (Workload, Workload) { (workload.clone(), workload) }
+/// ```
+/// ```compile_fail,E0599
+/// let nobody = vault_core::principal::Workload::default();
+/// ```
 #[derive(Debug)]
 pub struct Workload {
-    spiffe_id: String,
+    proof: Proof,
 }
 
 impl Workload {
+    /// Verifies a certificate chain, leaf first, against the workloads' trust bundle.
+    ///
+    /// # Errors
+    /// The first rule that the chain breaks.
+    pub fn verify(
+        chain: &[CertificateDer<'_>],
+        bundle: &WorkloadBundle,
+        now: Timestamp,
+    ) -> Result<Self, IdentityError> {
+        let proof = prove(chain, bundle, now, |id| match id.segments().next() {
+            Some(first) if !first.eq_ignore_ascii_case(OPERATOR) => Ok(()),
+            Some(_) => Err(IdentityError::OperatorPath),
+            None => Err(IdentityError::RootPath),
+        })?;
+        Ok(Self { proof })
+    }
+
     /// The SPIFFE ID, for example `spiffe://prod.example/ns/shop/sa/billing`.
     pub fn spiffe_id(&self) -> &str {
-        &self.spiffe_id
+        self.proof.id.as_str()
     }
+
+    accessors!();
 }
 
 /// A person who operates the vault, proven by a certificate of the operator trust domain.
+///
+/// As with [`Workload`], nothing but verification makes one.
+///
+/// ```compile_fail,E0560
+/// use vault_core::principal::Operator;
+/// fn forge() -> Operator { Operator { spiffe_id: "spiffe://operators.example/operator/alice".into() } }
+/// ```
+/// ```compile_fail,E0277
+/// use vault_core::principal::{Operator, Workload};
+/// fn turn(workload: Workload) -> Operator { workload.into() }
+/// ```
+/// ```compile_fail,E0308
+/// use vault_core::principal::{Operator, Workload};
+/// fn wants(_: &Operator) {}
+/// fn pass(workload: &Workload) { wants(workload) }
+/// ```
+/// ```compile_fail,E0599
+/// use vault_core::principal::Operator;
+/// fn twice(operator: Operator) -> (Operator, Operator) { (operator.clone(), operator) }
+/// ```
 #[derive(Debug)]
 pub struct Operator {
-    spiffe_id: String,
+    proof: Proof,
 }
 
 impl Operator {
+    /// Verifies a certificate chain, leaf first, against the operators' trust bundle. The path of the ID must be exactly
+    /// `/operator/<name>`.
+    ///
+    /// # Errors
+    /// The first rule that the chain breaks.
+    pub fn verify(
+        chain: &[CertificateDer<'_>],
+        bundle: &OperatorBundle,
+        now: Timestamp,
+    ) -> Result<Self, IdentityError> {
+        let proof = prove(chain, bundle, now, |id| {
+            let mut segments = id.segments();
+            match (segments.next(), segments.next(), segments.next()) {
+                (Some(OPERATOR), Some(_name), None) => Ok(()),
+                _ => Err(IdentityError::NotOperatorPath),
+            }
+        })?;
+        Ok(Self { proof })
+    }
+
     /// The SPIFFE ID, for example `spiffe://operators.example/operator/alice`.
     pub fn spiffe_id(&self) -> &str {
-        &self.spiffe_id
+        self.proof.id.as_str()
     }
+
+    accessors!();
 }
