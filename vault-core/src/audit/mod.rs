@@ -1,1 +1,48 @@
-//! Placeholder.
+//! The audit log: every decision and what became of it, durable before anything is released.
+//!
+//! ```text
+//! Permit ─Log::record→ [queue] ─writer: one frame, one sync→ Recorded ─→ keys, envelope
+//!                                  │ entries.log, the durable record
+//!                                  ▼
+//!                         publisher: checkpoints (signed, all kept), tiles (derived)
+//! ```
+//!
+//! `docs/audit.md` is the specification. No witness cosigns yet: [`verify`] says so when it was not shown that the log
+//! was not rolled back.
+
+mod checkpoint;
+mod entry;
+mod frame;
+mod log;
+pub mod merkle;
+mod pseudonym;
+mod publisher;
+mod queue;
+mod recorded;
+mod replay;
+mod signer;
+mod tiles;
+mod verify;
+mod wire;
+mod writer;
+
+pub use checkpoint::Checkpoint;
+pub use entry::{
+    Body, Decided, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_POLICY_BYTES, MAX_PRINCIPAL, Policies, Status,
+    first_previous,
+};
+pub use log::{Cut, Log, Options, Recovery, SystemEvent};
+pub use pseudonym::Pseudonym;
+pub use queue::{Health, Receipt};
+pub use recorded::{Intent, Outcome, Recorded};
+pub use replay::Finding;
+pub use signer::{LogSigner, LogVerifier};
+pub use tiles::TileReader;
+pub use verify::{Report, VerifyOptions, verify};
+
+#[cfg(test)]
+mod log_tests;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tamper_tests;

@@ -33,6 +33,12 @@ impl<A: Action> Permit<A> {
         Self { decision, valid_until, action: PhantomData }
     }
 
+    /// A permit for the tests of the floors above.
+    #[cfg(test)]
+    pub(crate) const fn for_test(decision: Decision, valid_until: Timestamp) -> Self {
+        Self::mint(decision, valid_until)
+    }
+
     /// What was decided.
     pub const fn decision(&self) -> &Decision {
         &self.decision

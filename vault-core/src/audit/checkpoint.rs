@@ -1,0 +1,185 @@
+//! Checkpoints: C2SP tlog-checkpoint, a signed note over origin, size and root; and the file that keeps all of them.
+
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::frame::UNREADABLE;
+use super::merkle::Hash;
+use super::signer::{LogSigner, LogVerifier};
+use crate::error::Error;
+use crate::fs::{File, Fs, Open};
+
+/// Longest note in bytes: room for 16 signatures, which signed-note demands, and more.
+pub(super) const MAX_NOTE: usize = 64 * 1024;
+
+/// The tree at one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// How many entries.
+    pub size: u64,
+    /// The root over them.
+    pub root: Hash,
+}
+
+impl Checkpoint {
+    /// The signed note's text: `origin \n size \n base64(root) \n`.
+    fn text(&self, origin: &str) -> String {
+        format!("{origin}\n{}\n{}\n", self.size, STANDARD.encode(self.root))
+    }
+
+    /// The whole note.
+    pub(super) fn sign(&self, signer: &LogSigner) -> Result<String, Error> {
+        let text = self.text(signer.verifier().origin());
+        let mut signature = signer.verifier().key_id().to_vec();
+        signature.extend_from_slice(&signer.sign(text.as_bytes())?);
+        Ok(format!("{text}\n\u{2014} {} {}\n", signer.verifier().origin(), STANDARD.encode(signature)))
+    }
+
+    /// Reads a note and checks the log's signature on it. Signatures of other keys (witnesses) are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming what is wrong.
+    pub fn verify(note: &str, verifier: &LogVerifier) -> Result<Self, Error> {
+        let refuse = |why| Error::corrupt("checkpoint", why);
+        if note.len() > MAX_NOTE || note.bytes().any(|b| b < 0x20 && b != b'\n') {
+            return Err(refuse("not a signed note"));
+        }
+        let Some(split) = note.rfind("\n\n") else { return Err(refuse("not a signed note: no empty line")) };
+        let (text, signatures) = note.split_at(split + 1);
+        let signatures = signatures.strip_prefix('\n').unwrap_or_default();
+        let Some(signatures) = signatures.strip_suffix('\n') else { return Err(refuse("the last line is not ended")) };
+        let mut signed = false;
+        for line in signatures.split('\n') {
+            let Some((name, blob)) = line.strip_prefix("\u{2014} ").and_then(|rest| rest.split_once(' ')) else {
+                return Err(refuse("a signature line is malformed"));
+            };
+            let blob = STANDARD.decode(blob).map_err(|_| refuse("a signature is not base64"))?;
+            let Some((id, signature)) = blob.split_first_chunk::<4>() else {
+                return Err(refuse("a signature is too short"));
+            };
+            if name == verifier.origin() && *id == verifier.key_id() {
+                if !verifier.verify(text.as_bytes(), signature) {
+                    return Err(refuse("the log's signature does not verify"));
+                }
+                signed = true;
+            }
+        }
+        if !signed {
+            return Err(refuse("not signed by the log's key"));
+        }
+        let mut lines = text.split('\n');
+        let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
+            return Err(refuse("origin, size or root is missing"));
+        };
+        let size = size.parse::<u64>().map_err(|_| refuse("the size is not a number"))?;
+        let root = STANDARD.decode(root).ok().and_then(|bytes| Hash::try_from(bytes).ok());
+        let checkpoint = Self { size, root: root.ok_or_else(|| refuse("the root is not a SHA-256 hash in base64"))? };
+        // One way to write each checkpoint: this also refuses leading zeros and extension lines.
+        if origin == verifier.origin() && checkpoint.text(origin) == text {
+            Ok(checkpoint)
+        } else {
+            Err(refuse("not a checkpoint of this log"))
+        }
+    }
+}
+
+/// What stands at the reader's position.
+pub(super) enum Step {
+    Checkpoint(Checkpoint),
+    End,
+    /// The last note, incomplete, from this position on.
+    Torn {
+        at: u64,
+    },
+    Bad {
+        at: u64,
+        why: String,
+    },
+}
+
+/// Reads the file `checkpoints`: notes, each followed by an empty line. Memory: one block of 64 KiB.
+pub(super) struct Reader {
+    file: Box<dyn File>,
+    len: u64,
+    /// Where `buf` starts in the file.
+    base: u64,
+    buf: Vec<u8>,
+    /// Where the next note starts in `buf`.
+    at: usize,
+    last: Option<u64>,
+}
+
+impl Reader {
+    pub(super) fn open(fs: &dyn Fs, path: &Path) -> Result<Self, Error> {
+        let file = fs.open(path, Open::Read).map_err(|_| UNREADABLE)?;
+        let len = file.len().map_err(|_| UNREADABLE)?;
+        Ok(Self { file, len, base: 0, buf: Vec::new(), at: 0, last: None })
+    }
+
+    /// Where the next note starts in the file.
+    pub(super) fn position(&self) -> u64 {
+        self.base + self.at as u64
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.buf.get(self.at..).unwrap_or_default()
+    }
+
+    /// The length of the next note with the empty line behind it, if it is in the buffer: up to the second `\n\n`.
+    fn note_len(&self) -> Option<usize> {
+        let mut ends = self.rest().windows(2).enumerate().filter(|(_, pair)| *pair == b"\n\n").map(|(at, _)| at + 2);
+        ends.next()?;
+        ends.next()
+    }
+
+    fn fill(&mut self) -> Result<(), Error> {
+        self.buf.drain(..self.at);
+        self.base += self.at as u64;
+        self.at = 0;
+        let have = self.buf.len();
+        let from = self.base + have as u64;
+        let more = usize::try_from(self.len - from).unwrap_or(MAX_NOTE).min(MAX_NOTE);
+        self.buf.resize(have + more, 0);
+        let place = self.buf.get_mut(have..).unwrap_or_default();
+        self.file.read_exact_at(from, place).map_err(|_| UNREADABLE)
+    }
+
+    pub(super) fn step(&mut self, verifier: &LogVerifier) -> Result<Step, Error> {
+        if self.note_len().is_none() && self.base + (self.buf.len() as u64) < self.len {
+            self.fill()?;
+        }
+        let at = self.position();
+        if self.rest().is_empty() {
+            return Ok(Step::End);
+        }
+        let bad = |why: &str| Ok(Step::Bad { at, why: why.to_owned() });
+        // What a crash left out of the last write is missing or reads as zeros, which no note holds.
+        let is_last = |end: usize| at + end as u64 == self.len;
+        let Some(len) = self.note_len() else {
+            return if is_last(self.rest().len()) { Ok(Step::Torn { at }) } else { bad("a note is too long") };
+        };
+        let bytes = self.rest().get(..len - 1).unwrap_or_default();
+        if bytes.contains(&0) && is_last(len) {
+            return Ok(Step::Torn { at });
+        }
+        let Ok(note) = std::str::from_utf8(bytes) else { return bad("a note is not UTF-8") };
+        match Checkpoint::verify(note, verifier) {
+            Ok(checkpoint) if self.last.is_some_and(|last| checkpoint.size <= last) => {
+                bad("checkpoints are out of order")
+            }
+            Ok(checkpoint) => {
+                self.last = Some(checkpoint.size);
+                self.at += len;
+                Ok(Step::Checkpoint(checkpoint))
+            }
+            Err(Error::Corrupt { at: why, .. }) => bad(&why),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -1,0 +1,299 @@
+//! The framed file `entries.log`: the durable record (docs/audit.md, section "Frames").
+//!
+//! One frame is one commit group, written at once and synced before the next is begun. So after a crash at most the
+//! last frame is incomplete, and what is missing of it is missing at the end of the file or reads as zeros. Everything
+//! else that does not check is damage.
+
+use super::merkle::{Hash, leaf_hash, sha256};
+use crate::error::{Dependency, Error};
+use crate::fs::File;
+
+/// The file's first bytes: magic ‖ version.
+const MAGIC: &[u8; 10] = b"BLVAUDIT\0\x01";
+const FRAME: &[u8; 4] = b"BLVF";
+const END: &[u8; 4] = b"FEND";
+const LABEL: &[u8] = b"blindvault/audit/frame/v1\0";
+/// Bytes of a frame before its entries, and after them.
+const HEAD: usize = 60;
+const TAIL: usize = 36;
+/// Largest body of a frame in bytes.
+pub(super) const MAX_BODY: usize = 32 << 20;
+/// Bytes around each entry in a frame: its length, and the first 8 bytes of its leaf hash.
+const AROUND: usize = 2 + 8;
+/// So many zeros in a row are no part of what we write: they are bytes that never reached the disk.
+const ZEROS: usize = 32;
+
+pub(super) const UNREADABLE: Error = Error::unavailable(Dependency::Audit, "a file of the log cannot be read");
+
+/// The file's header for the log of that origin, and the hash that the first frame names as its previous one.
+pub(super) fn header(origin: &str) -> (Vec<u8>, Hash) {
+    let mut bytes = MAGIC.to_vec();
+    // Origins are at most 200 bytes (checked where the signer is made).
+    bytes.extend_from_slice(&u16::try_from(origin.len()).unwrap_or(u16::MAX).to_be_bytes());
+    bytes.extend_from_slice(origin.as_bytes());
+    let hash = sha256(&[&bytes]);
+    bytes.extend_from_slice(&hash);
+    (bytes, hash)
+}
+
+/// One frame being built, in a buffer that is used again.
+#[derive(Debug, Default)]
+pub(super) struct Builder {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Builder {
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.bytes.resize(HEAD, 0);
+        self.count = 0;
+    }
+
+    pub(super) fn body_len(&self) -> usize {
+        self.bytes.len().saturating_sub(HEAD)
+    }
+
+    /// Appends one entry that `encode` writes, and returns its leaf hash.
+    pub(super) fn push(&mut self, encode: impl FnOnce(&mut Vec<u8>)) -> Result<Hash, Error> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; 2]);
+        encode(&mut self.bytes);
+        let too_long = Error::invalid("entry", "is longer than 65,535 bytes");
+        let entry = self.bytes.get(start + 2..).unwrap_or_default();
+        let leaf = leaf_hash(entry);
+        let Ok(len) = u16::try_from(entry.len()) else {
+            self.bytes.truncate(start);
+            return Err(too_long);
+        };
+        if let Some(place) = self.bytes.get_mut(start..start + 2) {
+            place.copy_from_slice(&len.to_be_bytes());
+        }
+        self.bytes.extend(leaf.iter().take(8));
+        self.count += 1;
+        Ok(leaf)
+    }
+
+    /// Closes the frame: its bytes, and its hash, which the next one names.
+    pub(super) fn finish(&mut self, first_index: u64, previous: &Hash) -> (&[u8], Hash) {
+        let mut head = Vec::with_capacity(HEAD);
+        head.extend_from_slice(FRAME);
+        head.extend_from_slice(&self.count.to_be_bytes());
+        head.extend_from_slice(&u32::try_from(self.body_len()).unwrap_or(u32::MAX).to_be_bytes());
+        head.extend_from_slice(&first_index.to_be_bytes());
+        head.extend_from_slice(previous);
+        let check = sha256(&[&head]);
+        head.extend(check.iter().take(8));
+        if let Some(place) = self.bytes.get_mut(..HEAD) {
+            place.copy_from_slice(&head);
+        }
+        let hash = sha256(&[LABEL, &self.bytes]);
+        self.bytes.extend_from_slice(&hash);
+        self.bytes.extend_from_slice(END);
+        (&self.bytes, hash)
+    }
+}
+
+/// The fields of a frame's head.
+struct Head {
+    count: u32,
+    body: usize,
+    first_index: u64,
+    previous: Hash,
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..at + N)?.try_into().ok()
+}
+
+/// Reads a head, if these bytes start with one.
+fn parse_head(bytes: &[u8]) -> Option<Head> {
+    let head = bytes.get(..HEAD)?;
+    let check = sha256(&[head.get(..HEAD - 8)?]);
+    if !head.starts_with(FRAME) || head.get(HEAD - 8..)? != check.get(..8)? {
+        return None;
+    }
+    let body = usize::try_from(u32::from_be_bytes(field(head, 8)?)).ok()?;
+    (body <= MAX_BODY).then_some(Head {
+        count: u32::from_be_bytes(field(head, 4)?),
+        body,
+        first_index: u64::from_be_bytes(field(head, 12)?),
+        previous: field(head, 20)?,
+    })
+}
+
+/// One entry of a frame that was read.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    from: usize,
+    to: usize,
+    leaf: Hash,
+}
+
+/// What stands at the reader's position.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A whole frame; its entries are with the reader.
+    Frame,
+    /// The end of the file.
+    End,
+    /// The last frame, incomplete: so many bytes up to the end of the file.
+    Torn { bytes: u64 },
+    /// Damage: the first index that is not as it was written.
+    Bad { index: u64, at: u64, why: &'static str },
+}
+
+/// Reads frame after frame. Memory: one frame.
+#[derive(Debug)]
+pub(super) struct Reader {
+    file: Box<dyn File>,
+    len: u64,
+    pos: u64,
+    chain: Hash,
+    next_index: u64,
+    buf: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+impl Reader {
+    /// Starts behind the header.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the header is not the one of this origin.
+    pub(super) fn new(file: Box<dyn File>, origin: &str) -> Result<Self, Error> {
+        let (expected, chain) = header(origin);
+        let len = file.len().map_err(|_| UNREADABLE)?;
+        let mut found = vec![0; expected.len()];
+        let pos = u64::try_from(expected.len()).unwrap_or(u64::MAX);
+        if len < pos {
+            return Err(Error::corrupt("entries.log", "byte 0: the file ends within its header"));
+        }
+        file.read_exact_at(0, &mut found).map_err(|_| UNREADABLE)?;
+        if found != expected {
+            return Err(Error::corrupt("entries.log", "byte 0: not the header of this log, or of another version"));
+        }
+        Ok(Self { file, len, pos, chain, next_index: 0, buf: Vec::new(), spans: Vec::new() })
+    }
+
+    /// The hash of the last frame read.
+    pub(super) const fn chain(&self) -> Hash {
+        self.chain
+    }
+
+    /// Where the next frame starts.
+    pub(super) const fn position(&self) -> u64 {
+        self.pos
+    }
+
+    /// Looks again how long the file is: for following a log that grows.
+    pub(super) fn refresh(&mut self) -> Result<(), Error> {
+        self.len = self.file.len().map_err(|_| UNREADABLE)?;
+        Ok(())
+    }
+
+    /// The entries of the frame just read, with their leaf hashes.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&[u8], Hash)> {
+        self.spans.iter().map(|span| (self.buf.get(span.from..span.to).unwrap_or_default(), span.leaf))
+    }
+
+    fn load(&mut self, from: u64, to: u64) -> Result<(), Error> {
+        self.buf.resize(usize::try_from(to - from).map_err(|_| UNREADABLE)?, 0);
+        self.file.read_exact_at(from, &mut self.buf).map_err(|_| UNREADABLE)
+    }
+
+    /// Reads the next frame.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the file cannot be read.
+    pub(super) fn step(&mut self) -> Result<Step, Error> {
+        self.spans.clear();
+        let rest = self.len.saturating_sub(self.pos);
+        if rest == 0 {
+            return Ok(Step::End);
+        }
+        let at = self.pos;
+        let bad = |index, why| Ok(Step::Bad { index, at, why });
+        self.load(at, at + rest.min(HEAD as u64))?;
+        let Some(head) = parse_head(&self.buf) else {
+            if rest <= (HEAD + MAX_BODY + TAIL) as u64 {
+                self.load(at, self.len)?;
+                if looks_torn(&self.buf) {
+                    return Ok(Step::Torn { bytes: rest });
+                }
+            }
+            return bad(self.next_index, "no frame starts here");
+        };
+        let whole = (HEAD + head.body + TAIL) as u64;
+        if rest < whole {
+            return Ok(Step::Torn { bytes: rest });
+        }
+        self.load(at, at + whole)?;
+        let body_end = HEAD + head.body;
+        let hash = sha256(&[LABEL, self.buf.get(..body_end).unwrap_or_default()]);
+        let (stored, end) = self.buf.get(body_end..).unwrap_or_default().split_at(TAIL - END.len());
+        if stored != hash || end != END {
+            if rest == whole && looks_torn(&self.buf) {
+                return Ok(Step::Torn { bytes: rest });
+            }
+            let sound = self.find_entries(&head);
+            // If each entry is as it was, the damage is in what holds the frame together.
+            let index = if sound == head.count { head.first_index } else { head.first_index + u64::from(sound) };
+            return bad(index, "an entry or the frame around it was altered");
+        }
+        if head.first_index != self.next_index {
+            return bad(self.next_index, "entries are missing, repeated or out of order here");
+        }
+        if head.previous != self.chain {
+            return bad(self.next_index, "the frame does not follow the one before it");
+        }
+        let sound = self.find_entries(&head);
+        if head.count == 0 || sound != head.count || self.spans.last().map(|s| s.to + 8) != Some(body_end) {
+            return bad(head.first_index + u64::from(sound), "an entry is not what its check says");
+        }
+        self.pos += whole;
+        self.chain = hash;
+        self.next_index += u64::from(head.count);
+        Ok(Step::Frame)
+    }
+
+    /// Finds the entries in the buffer; returns how many are sound, up to the first that is not.
+    fn find_entries(&mut self, head: &Head) -> u32 {
+        let body_end = HEAD + head.body;
+        let mut at = HEAD;
+        let mut sound = 0;
+        while sound < head.count {
+            let Some(len) = field::<2>(&self.buf, at).map(|b| usize::from(u16::from_be_bytes(b))) else { break };
+            let (from, to) = (at + 2, at + 2 + len);
+            if at + AROUND + len > body_end {
+                break;
+            }
+            let (Some(entry), Some(check)) = (self.buf.get(from..to), self.buf.get(to..to + 8)) else { break };
+            let leaf = leaf_hash(entry);
+            if !leaf.starts_with(check) {
+                break;
+            }
+            self.spans.push(Span { from, to, leaf });
+            at += AROUND + len;
+            sound += 1;
+        }
+        sound
+    }
+}
+
+/// Whether these bytes, from a frame's start to the end of the file, may be one write that did not all reach the disk:
+/// what is missing reads as zeros, and nothing that was written later follows.
+fn looks_torn(bytes: &[u8]) -> bool {
+    let is_magic_start = bytes.len() < HEAD && bytes.starts_with(FRAME.get(..bytes.len().min(4)).unwrap_or_default());
+    let zero_edge = bytes.first() == Some(&0) || bytes.last() == Some(&0);
+    let zero_run = || bytes.split(|b| *b != 0).any(|run| run.len() >= ZEROS);
+    if !(is_magic_start || zero_edge || zero_run()) {
+        return false;
+    }
+    // A frame is begun only after the one before it was synced: if one follows, the first was complete once.
+    let follows = |at: usize| bytes.get(at..).is_some_and(|rest| parse_head(rest).is_some());
+    !bytes.windows(4).enumerate().skip(1).any(|(at, window)| window == FRAME && follows(at))
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

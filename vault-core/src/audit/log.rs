@@ -1,0 +1,360 @@
+//! The log: opening, recovering, appending, closing.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use futures_channel::oneshot;
+
+use super::checkpoint::Checkpoint;
+use super::entry::{Body, Draft};
+use super::frame::{self, UNREADABLE, header};
+use super::merkle::empty_root;
+use super::publisher::{Heads, Publisher, Stop};
+use super::queue::{Health, Pending, Receipt, Reply, Shared};
+use super::replay::{CHECKPOINTS, ENTRIES, Finding, PUBLISHED, State, Unwatched, VKEY, replay};
+use super::signer::LogSigner;
+use super::tiles;
+use super::writer::Writer;
+use crate::error::{Dependency, Error};
+use crate::fs::{File, Fs, Open};
+use crate::time::Clock;
+
+/// Bounds of a log. The defaults are those of [`Log::open`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How many entries may wait to be written; 8,192.
+    pub queue: usize,
+    /// How often a checkpoint is signed while entries arrive; 1 s.
+    pub checkpoint_every: Duration,
+    /// How long a write may take before entries are refused; 10 s.
+    pub stall: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { queue: 8192, checkpoint_every: Duration::from_secs(1), stall: Duration::from_secs(10) }
+    }
+}
+
+/// What opening found and did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// There was no log, and one was made.
+    pub created: bool,
+    /// How many entries were there, before the entries that opening itself writes.
+    pub entries: u64,
+    /// How many of them a checkpoint covered.
+    pub signed: u64,
+    /// The incomplete last frame that was cut, which nobody had been told of.
+    pub cut: Option<Cut>,
+}
+
+/// What was cut from the end of `entries.log`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// The byte at which it started.
+    pub position: u64,
+    /// How many bytes there were.
+    pub bytes: u64,
+}
+
+/// What the log says about itself and the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SystemEvent {
+    /// The log was opened.
+    Started,
+    /// The log is being closed.
+    Stopped,
+    /// An incomplete last frame was cut.
+    RecoveryCut(Cut),
+    /// Another policy set decides from here on.
+    PolicyEpoch(u64),
+    /// So many calls without a proven identity were refused within one second; they have no entries of their own.
+    Refusals {
+        /// A code of the source.
+        reason: &'static str,
+        /// Seconds since 1970.
+        second: u64,
+        /// How many.
+        count: u64,
+    },
+}
+
+impl SystemEvent {
+    fn body(self) -> Body {
+        let (event, detail, first, second) = match self {
+            Self::Started => ("started", "", 0, 0),
+            Self::Stopped => ("stopped", "", 0, 0),
+            Self::RecoveryCut(cut) => ("recovery_cut", "", cut.position, cut.bytes),
+            Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
+            Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
+        };
+        Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }
+    }
+
+    fn draft(self) -> Draft {
+        Draft::new(None, None, &self.body())
+    }
+}
+
+#[derive(Debug)]
+struct Threads {
+    writer: JoinHandle<()>,
+    publisher: JoinHandle<()>,
+}
+
+/// An open audit log: one writer thread, one publisher thread. Everything else about it is the files of its directory.
+///
+/// Dropping it without [`Log::close`] is like a crash: nothing acknowledged is lost, but no checkpoint is signed over
+/// the last entries until it is opened again.
+pub struct Log {
+    pub(super) shared: Arc<Shared>,
+    heads: Arc<Heads>,
+    dir: PathBuf,
+    threads: Mutex<Option<Threads>>,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("dir", &self.dir).field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+const UNWRITABLE: Error = Error::unavailable(Dependency::Audit, "the log's directory or files cannot be written");
+
+impl Log {
+    /// Opens the log in `dir`, or makes one where there is none. When it returns, the log is durable, its start is
+    /// recorded, and a checkpoint covers everything.
+    ///
+    /// Only an incomplete last frame that no checkpoint covers is cut, and reported. Nothing is written before
+    /// everything was checked.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] with file and position for any other damage; [`Error::Unavailable`] if the disk fails.
+    pub fn open(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        signer: LogSigner,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Recovery), Error> {
+        Self::open_with(fs, dir, signer, clock, Options::default())
+    }
+
+    /// [`Self::open`] with other bounds.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_with(
+        fs: Arc<dyn Fs>,
+        dir: &Path,
+        signer: LogSigner,
+        clock: Arc<dyn Clock>,
+        options: Options,
+    ) -> Result<(Self, Recovery), Error> {
+        let created = prepare(&*fs, dir, &signer)?;
+        let state = replay(&*fs, dir, signer.verifier(), &mut Unwatched)??;
+        let recovery = Recovery {
+            created,
+            entries: state.edge.size(),
+            signed: state.last.map_or(0, |last| last.size),
+            cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
+        };
+        // Everything was checked. From here on the disk is written.
+        let (entries, checkpoints) = repair(&*fs, dir, &signer, &state)?;
+        let latest = Checkpoint { size: state.edge.size(), root: state.edge.root() };
+        let shared = Arc::new(Shared::new(options.queue, options.stall));
+        let heads = Arc::new(Heads::new(latest));
+        let frames = fs.open(&dir.join(ENTRIES), Open::Read).map_err(|_| UNREADABLE)?;
+        let mut publisher = Publisher {
+            shared: Arc::clone(&shared),
+            heads: Arc::clone(&heads),
+            fs,
+            dir: dir.to_owned(),
+            frames: frame::Reader::new(frames, signer.verifier().origin())?,
+            signer,
+            every: options.checkpoint_every,
+            file: checkpoints,
+            end: state.checkpoints_end,
+            signed: latest,
+            note: String::new(),
+            tiles: tiles::Builder::default(),
+            published: false,
+        };
+        let mut writer = Writer {
+            shared: Arc::clone(&shared),
+            heads: Arc::clone(&heads),
+            clock,
+            file: entries,
+            end: state.entries_end,
+            chain: state.chain,
+            edge: state.edge,
+            tenants: state.tenants,
+            frame: frame::Builder::default(),
+        };
+        let mut group: Vec<Pending> = recovery
+            .cut
+            .map(SystemEvent::RecoveryCut)
+            .into_iter()
+            .chain([SystemEvent::Started])
+            .map(|event| Pending { draft: event.draft(), reply: Reply::Nobody })
+            .collect();
+        writer.commit(&mut group).map_err(|why| Error::unavailable(Dependency::Audit, why))?;
+        publisher.keep(heads.latest())?;
+        let no_thread = |_| Error::unavailable(Dependency::Audit, "the operating system gave no thread");
+        let builder = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let publisher = builder("audit-publisher").spawn(move || publisher.run()).map_err(no_thread)?;
+        let writer = match builder("audit-writer").spawn(move || writer.run()).map_err(no_thread) {
+            Ok(writer) => writer,
+            Err(error) => {
+                heads.stop(Stop::AtOnce);
+                return Err(error);
+            }
+        };
+        let threads = Mutex::new(Some(Threads { writer, publisher }));
+        Ok((Self { shared, heads, dir: dir.to_owned(), threads }, recovery))
+    }
+
+    /// Whether the log takes entries, and if not, why.
+    pub fn health(&self) -> Health {
+        self.shared.health()
+    }
+
+    /// The tree over all durable entries, signed or not yet.
+    pub fn head(&self) -> Checkpoint {
+        self.heads.latest()
+    }
+
+    /// Records an event of the log or the gateway.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn system(&self, event: SystemEvent) -> Result<Receipt, Error> {
+        self.append(event.draft()).await
+    }
+
+    /// Appends one entry and waits until it is durable.
+    pub(super) async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.submit(vec![Pending { draft, reply: Reply::Receipt(sender) }])?;
+        receiver.await.map_err(|_| self.shared.unavailable())
+    }
+
+    /// Records the end, writes what waits, signs the last checkpoint, brings the tiles up to it, and ends the threads.
+    /// Blocks until then.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log had failed, or fails meanwhile.
+    pub fn close(self) -> Result<(), Error> {
+        let stopped = Pending { draft: SystemEvent::Stopped.draft(), reply: Reply::Nobody };
+        let submitted = self.shared.submit(vec![stopped]);
+        self.end(Stop::Cleanly);
+        submitted?;
+        if self.shared.has_failed() { Err(self.shared.unavailable()) } else { Ok(()) }
+    }
+
+    fn end(&self, how: Stop) {
+        let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(threads) = threads {
+            self.shared.close();
+            // The threads report their own panics as a failed log.
+            drop(threads.writer.join());
+            self.heads.stop(how);
+            drop(threads.publisher.join());
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.end(Stop::AtOnce);
+    }
+}
+
+/// Makes the files of a log where there are none; true if it did. Refuses where some are missing.
+fn prepare(fs: &dyn Fs, dir: &Path, signer: &LogSigner) -> Result<bool, Error> {
+    let [entries, checkpoints, published, vkey] = [ENTRIES, CHECKPOINTS, PUBLISHED, VKEY].map(|name| dir.join(name));
+    if fs.exists(&vkey) {
+        let found = fs.read(&vkey, 4096).map_err(|_| UNREADABLE)?;
+        if found != format!("{}\n", signer.verifier().vkey()).as_bytes() {
+            return Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into());
+        }
+    }
+    if fs.exists(&entries) {
+        return Ok(false);
+    }
+    let lost = || Error::from(Finding::File { file: ENTRIES, why: "the file is missing, though a log was here" });
+    if fs.exists(&published) || fs.exists(&dir.join("tile")) {
+        return Err(lost());
+    }
+    let first = Checkpoint { size: 0, root: empty_root() };
+    if fs.exists(&checkpoints) {
+        // A crash may have come between the two files; then there is exactly the first checkpoint.
+        let expected = format!("{}\n", first.sign(signer)?);
+        if fs.read(&checkpoints, 4096).ok().as_deref() != Some(expected.as_bytes()) {
+            return Err(lost());
+        }
+    }
+    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !fs.exists(path)).collect();
+    fs.create_dir_all(dir).map_err(|_| UNWRITABLE)?;
+    for path in missing {
+        sync_parent(fs, path)?;
+    }
+    fs.replace(&checkpoints, format!("{}\n", first.sign(signer)?).as_bytes()).map_err(|_| UNWRITABLE)?;
+    // Last: where this file is, the log is.
+    fs.replace(&entries, &header(signer.verifier().origin()).0).map_err(|_| UNWRITABLE)?;
+    Ok(true)
+}
+
+fn sync_parent(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
+    match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => fs.sync_dir(Path::new(".")),
+        Some(parent) => fs.sync_dir(parent),
+        None => Ok(()),
+    }
+    .map_err(|_| UNWRITABLE)
+}
+
+/// Cuts what is incomplete, and makes durable what was found. Returns `entries.log` and `checkpoints`.
+fn repair(
+    fs: &dyn Fs,
+    dir: &Path,
+    signer: &LogSigner,
+    state: &State,
+) -> Result<(Box<dyn File>, Box<dyn File>), Error> {
+    let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
+    let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
+    // Names that a killed process made and did not sync.
+    sync_parent(fs, dir)?;
+    fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;
+    if !fs.exists(&dir.join(VKEY)) {
+        fs.replace(&dir.join(VKEY), format!("{}\n", signer.verifier().vkey()).as_bytes()).map_err(|_| UNWRITABLE)?;
+    }
+    if state.torn > 0 {
+        entries.set_len(state.entries_end).map_err(|_| UNWRITABLE)?;
+        // Before anything is written there: else a crash could bring parts of the cut frame back behind a new one.
+        entries.sync_data().map_err(|_| UNWRITABLE)?;
+    }
+    if state.checkpoint_torn {
+        checkpoints.set_len(state.checkpoints_end).map_err(|_| UNWRITABLE)?;
+        checkpoints.sync_data().map_err(|_| UNWRITABLE)?;
+    }
+    // Written again, because a page that could not be written once may count as clean since (and so would not be
+    // written by the next sync), though the disk has not got it.
+    rewrite(&*entries, state.signed_end, state.entries_end)?;
+    Ok((entries, checkpoints))
+}
+
+fn rewrite(file: &dyn File, from: u64, to: u64) -> Result<(), Error> {
+    let mut at = from;
+    let mut block = Vec::new();
+    while at < to {
+        let len = (to - at).min(1 << 20);
+        block.resize(usize::try_from(len).map_err(|_| UNREADABLE)?, 0);
+        file.read_exact_at(at, &mut block).map_err(|_| UNREADABLE)?;
+        file.write_all_at(at, &block).map_err(|_| UNWRITABLE)?;
+        at += len;
+    }
+    Ok(())
+}

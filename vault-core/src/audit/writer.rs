@@ -1,0 +1,148 @@
+//! The writer thread: takes what waits, writes it as one frame, syncs once, answers all.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::checkpoint::Checkpoint;
+use super::entry::first_previous;
+use super::frame::{Builder, MAX_BODY};
+use super::merkle::{Edge, Hash};
+use super::publisher::Heads;
+use super::queue::{Armed, Pending, Receipt, Reply, Shared};
+use super::replay::Tenants;
+use crate::fs::File;
+use crate::time::Clock;
+
+/// A frame is closed once its body is this long; one more entry always fits.
+const ENOUGH: usize = MAX_BODY / 2;
+const SALT: usize = 16;
+
+pub(super) struct Writer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) heads: Arc<Heads>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) file: Box<dyn File>,
+    /// Where the next frame goes: also the file's length, unless somebody else writes to it.
+    pub(super) end: u64,
+    pub(super) chain: Hash,
+    pub(super) edge: Edge,
+    pub(super) tenants: Tenants,
+    pub(super) frame: Builder,
+}
+
+/// Fails the log if the thread ends otherwise than by [`Writer::run`] returning.
+struct Sentinel<'a>(&'a Shared, bool);
+
+impl Drop for Sentinel<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fail("the log's writer ended unexpectedly");
+        }
+    }
+}
+
+impl Writer {
+    /// Until the log is closed or fails.
+    pub(super) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut sentinel = Sentinel(&shared, false);
+        let mut group = Vec::new();
+        while shared.take(&mut group) {
+            if let Err(why) = self.commit(&mut group) {
+                shared.fail(why);
+                break;
+            }
+        }
+        sentinel.1 = true;
+    }
+
+    /// Writes what is in `group` and answers. After an error nothing of it was acknowledged but whole frames before.
+    pub(super) fn commit(&mut self, group: &mut Vec<Pending>) -> Result<(), &'static str> {
+        let mut salts = vec![0; group.len() * SALT];
+        getrandom::fill(&mut salts).map_err(|_| "the operating system gave no random bytes")?;
+        let mut salts = salts.chunks_exact(SALT);
+        let mut written = Vec::with_capacity(group.len());
+        self.frame.clear();
+        for pending in group.drain(..) {
+            let leaf = self.append(&pending, salts.next().unwrap_or_default())?;
+            written.push((pending, Receipt { index: self.edge.size() - 1, leaf_hash: leaf }));
+            if self.frame.body_len() >= ENOUGH {
+                self.flush(&mut written)?;
+            }
+        }
+        if written.is_empty() { Ok(()) } else { self.flush(&mut written) }
+    }
+
+    fn append(&mut self, pending: &Pending, salt: &[u8]) -> Result<Hash, &'static str> {
+        let draft = &pending.draft;
+        let index = self.edge.size();
+        let time = self.clock.now();
+        let last = draft.tenant.as_ref().map(|tenant| {
+            let last = self.tenants.get(tenant).copied();
+            last.unwrap_or_else(|| (0, first_previous(tenant)))
+        });
+        let link = last.map(|(sequence, previous)| (sequence + 1, previous));
+        // The bounds on the fields keep every entry below the limit, so this error is one of ours.
+        let leaf = self
+            .frame
+            .push(|out| draft.encode(out, index, time, salt, link))
+            .map_err(|_| "an entry was longer than an entry can be")?;
+        if let (Some(tenant), Some((sequence, _))) = (&draft.tenant, link) {
+            if let Some(last) = self.tenants.get_mut(tenant) {
+                *last = (sequence, leaf);
+            } else {
+                self.tenants.insert(tenant.clone(), (sequence, leaf));
+            }
+        }
+        self.edge.push(leaf);
+        Ok(leaf)
+    }
+
+    /// One write, one sync; then, and only then, the answers.
+    fn flush(&mut self, written: &mut Vec<(Pending, Receipt)>) -> Result<(), &'static str> {
+        if self.file.len().map_err(why)? != self.end {
+            return Err("the log's file was changed by somebody else");
+        }
+        let first = self.edge.size() - written.len() as u64;
+        let (bytes, chain) = self.frame.finish(first, &self.chain);
+        self.file.write_all_at(self.end, bytes).map_err(why)?;
+        self.file.sync_data().map_err(why)?;
+        // After the sync, so that what is acknowledged was in a file with a name when it became durable.
+        if self.file.links().map_err(why)? == 0 {
+            return Err("the log's file was removed");
+        }
+        if self.shared.has_failed() {
+            return Err("the log failed");
+        }
+        self.end += bytes.len() as u64;
+        self.chain = chain;
+        self.frame.clear();
+        self.heads.grow(Checkpoint { size: self.edge.size(), root: self.edge.root() });
+        for (pending, receipt) in written.drain(..) {
+            self.answer(pending, receipt);
+        }
+        Ok(())
+    }
+
+    fn answer(&self, pending: Pending, receipt: Receipt) {
+        // Whoever does not wait any more gets no answer; an intent that comes back is dropped, and says so itself.
+        match pending.reply {
+            Reply::Nobody => {}
+            Reply::Receipt(sender) => drop(sender.send(receipt)),
+            Reply::Intent(sender) => {
+                let (request, tenant) = pending.draft.names();
+                let shared = Arc::clone(&self.shared);
+                drop(sender.send(Armed { shared, receipt, request, tenant, settled: AtomicBool::new(false) }));
+            }
+        }
+    }
+}
+
+fn why(error: io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::StorageFull {
+        "the log's disk is full"
+    } else {
+        "the log's file cannot be written or synced"
+    }
+}
