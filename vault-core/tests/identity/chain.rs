@@ -7,11 +7,11 @@ use rcgen::{
 use rustls_pki_types::CertificateDer;
 use vault_core::Error;
 use vault_core::error::Check;
-use vault_core::principal::{IdentityError, MAX_CHAIN, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{IdentityError, MAX_CHAIN, TrustDomain, Workload, WorkloadBundle, certificates_from_pem};
 use vault_core::time::Timestamp;
 
-use crate::pki::{Ca, Leaf, NOW, uri_san};
-use crate::{BILLING, OPERATORS, WORKLOADS, workload, workload_bundle};
+use crate::pki::{Ca, Leaf, uri_san};
+use crate::{BILLING, NOW, OPERATORS, WORKLOADS, workload, workload_bundle};
 
 /// 2024-01-01T00:00:00Z and 2044-01-01T00:00:00Z, between which test certificates are valid.
 const FROM: u64 = 1_704_067_200;
@@ -277,4 +277,17 @@ fn several_roots_are_tried() {
     let bundle = workload_bundle(&[&other, &WORKLOADS.0]);
     assert!(Workload::verify(&other.leaf(BILLING).chain, &bundle, NOW).is_ok());
     assert!(Workload::verify(&WORKLOADS.1.leaf(BILLING).chain, &bundle, NOW).is_ok());
+}
+
+#[test]
+fn roots_and_chains_come_from_pem_files() {
+    let (root, intermediate) = &*WORKLOADS;
+    let leaf = intermediate.leaf(BILLING);
+    let roots = certificates_from_pem(root.pem.as_bytes()).unwrap();
+    let bundle = WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), &roots).unwrap();
+    let chain = certificates_from_pem(leaf.chain_pem.as_bytes()).unwrap();
+    assert_eq!(chain, leaf.chain);
+    assert!(Workload::verify(&chain, &bundle, NOW).is_ok());
+    let with_key = leaf.chain_pem.clone() + &leaf.key_pem();
+    assert!(matches!(certificates_from_pem(with_key.as_bytes()), Err(Error::Invalid { field, .. }) if field == "pem"));
 }
