@@ -92,6 +92,8 @@ rules! {
     NotYetValid = "not_yet_valid", "a certificate of the chain is not valid yet";
     /// The chain does not end at a root of the bundle.
     UnknownIssuer = "unknown_issuer", "the chain does not lead to a root of the trust bundle";
+    /// No root of the bundle is within its validity.
+    NoValidRoot = "no_valid_root", "no root of the trust bundle is valid now";
     /// A signature of the chain does not verify, or its RSA key has fewer than 2048 bits.
     BadSignature = "bad_signature", "a signature of the chain does not verify";
     /// A signature of the chain uses an algorithm that is not allowed, for example SHA-1.
@@ -149,5 +151,36 @@ mod tests {
         let names: BTreeSet<_> = ALL.iter().map(|rule| rule.name()).collect();
         assert_eq!(names.len(), ALL.len());
         assert!(ALL.iter().all(|rule| Error::from(*rule) == Error::Denied(Check::Identity)));
+    }
+
+    /// Of each rule, its row in the documentation names at least one test, and the tests exist.
+    #[test]
+    fn every_rule_is_documented_with_its_tests() {
+        let doc = include_str!("../../../docs/identity.md");
+        let tests = [
+            include_str!("../../tests/identity/leaf.rs"),
+            include_str!("../../tests/identity/planes.rs"),
+            include_str!("../../tests/identity/chain.rs"),
+            include_str!("../../tests/identity/revocation.rs"),
+        ];
+        let rows: Vec<(&str, Vec<&str>)> = doc
+            .lines()
+            .filter_map(|line| {
+                let mut cells = line.strip_prefix("| ")?.rsplit(" | ");
+                let (named, rule) = (cells.next()?, cells.next()?);
+                let rule = rule.strip_prefix('`')?.strip_suffix('`')?;
+                Some((rule, named.split('`').skip(1).step_by(2).filter(|name| !name.ends_with(".rs")).collect()))
+            })
+            .collect();
+        let of_ids = [SpiffeIdError::TooLong, SpiffeIdError::Scheme, SpiffeIdError::TrustDomain, SpiffeIdError::Path];
+        let rules = ALL.iter().copied().chain(of_ids.map(IdentityError::SpiffeId));
+        for rule in rules {
+            let named: Vec<_> = rows.iter().filter(|(name, _)| *name == rule.name()).collect();
+            assert!(matches!(named.as_slice(), [(_, tests)] if !tests.is_empty()), "{} has one row", rule.name());
+        }
+        for test in rows.iter().flat_map(|(_, tests)| tests) {
+            let (function, row) = (format!("fn {test}()"), format!("    {test}: "));
+            assert!(tests.iter().any(|file| file.contains(&function) || file.contains(&row)), "no test {test}");
+        }
     }
 }

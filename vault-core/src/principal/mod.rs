@@ -92,11 +92,11 @@ macro_rules! accessors {
 /// ```
 /// ```compile_fail,E0277
 /// use vault_core::principal::{Operator, Workload};
-/// fn turn(operator: Operator) -> Workload { Workload::from(operator) }
+/// fn turn(operator: Operator) -> Workload { operator.into() }
 /// ```
 /// ```compile_fail,E0277
 /// use vault_core::principal::{SpiffeId, Workload};
-/// fn claim(id: SpiffeId) -> Workload { Workload::from(id) }
+/// fn claim(id: SpiffeId) -> Workload { id.into() }
 /// ```
 /// ```compile_fail,E0308
 /// use vault_core::principal::{Operator, Workload};

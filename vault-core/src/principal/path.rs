@@ -81,6 +81,9 @@ pub(super) fn prove<P: Plane>(
 
     let (roots, anchors): (Vec<&Root>, Vec<TrustAnchor<'_>>) =
         bundle.roots().iter().filter(|root| root.is_valid_at(now)).map(|root| (root, root.anchor.clone())).unzip();
+    if anchors.is_empty() {
+        return Err(IdentityError::NoValidRoot);
+    }
     let end_entity = EndEntityCert::try_from(first).map_err(rule_of)?;
     let path = find_path(&end_entity, &anchors, rest, bundle, now)?;
 

@@ -1,6 +1,7 @@
 //! A small PKI for tests: roots, intermediates, leaves and revocation lists, good unless an `edit` spoils them.
 //!
-//! A test file takes it in with `#[path = "common/pki.rs"] mod pki;`.
+//! A test file takes it in with `#[path = "common/pki.rs"] mod pki;`. It needs `rcgen` and `rustls-pki-types` alone, so
+//! unit tests and other crates can do the same.
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be built is a failed test")]
 
@@ -13,10 +14,10 @@ use rcgen::{
     SanType, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer};
-use vault_core::time::Timestamp;
 
-/// 2030-06-15T12:00:00Z. Certificates are valid from 2024 to 2044 unless edited, so the real clock does as well.
-pub(crate) const NOW: Timestamp = Timestamp(1_907_755_200_000);
+/// 2030-06-15T12:00:00Z in milliseconds since 1970. Certificates are valid from 2024 to 2044 unless edited, so the real
+/// clock does as well.
+pub(crate) const NOW_MILLIS: u64 = 1_907_755_200_000;
 
 /// Serial numbers, unique in the process; they also keep the names of CAs apart.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
@@ -108,8 +109,8 @@ impl Ca {
         (chain, first.pem() + &self.sent.1)
     }
 
-    /// A complete revocation list, issued in 2024.
-    pub(crate) fn crl(&self, revoked: &[u64], next_update: Timestamp) -> CertificateRevocationListDer<'static> {
+    /// A complete revocation list, issued in 2024, that names these serial numbers; `next_update` in milliseconds.
+    pub(crate) fn crl(&self, revoked: &[u64], next_update: u64) -> CertificateRevocationListDer<'static> {
         let revoked_certs = revoked.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2024, 1, 1),
@@ -118,7 +119,7 @@ impl Ca {
         });
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(1970, 1, 1) + Duration::from_millis(next_update.0),
+            next_update: date_time_ymd(1970, 1, 1) + Duration::from_millis(next_update),
             crl_number: SerialNumber::from(SERIAL.fetch_add(1, Ordering::Relaxed)),
             issuing_distribution_point: None,
             revoked_certs: revoked_certs.collect(),
@@ -162,7 +163,7 @@ fn ca_params(trust_domain: &str, role: &str) -> (CertificateParams, u64) {
 const _: () = {
     type Edit = fn(&mut CertificateParams);
     let _ = (Ca::root, Ca::root_with::<Edit>, Ca::intermediate, Ca::intermediate_with::<Edit>, Ca::leaf);
-    let _ = (Ca::leaf_with::<Edit>, Ca::crl, Leaf::key_pem, NOW, as_is);
+    let _ = (Ca::leaf_with::<Edit>, Ca::crl, Leaf::key_pem, NOW_MILLIS, as_is);
     let _ = |ca: &Ca| (ca.serial, ca.certificate.len(), ca.pem.len());
     let _ = |leaf: &Leaf| (leaf.serial, leaf.chain.len(), leaf.chain_pem.len());
 };

@@ -1,16 +1,17 @@
 //! Rules of the chain: trust, time, length, signatures, and the CAs in it.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, GeneralSubtree, IsCa, KeyUsagePurpose, NameConstraints, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, GeneralSubtree, IsCa, KeyUsagePurpose,
+    NameConstraints, date_time_ymd,
 };
 use rustls_pki_types::CertificateDer;
 use vault_core::Error;
 use vault_core::error::Check;
-use vault_core::principal::{IdentityError, MAX_CHAIN, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{IdentityError, MAX_CHAIN, TrustDomain, Workload, WorkloadBundle, certificates_from_pem};
 use vault_core::time::Timestamp;
 
-use crate::pki::{Ca, Leaf, NOW, uri_san};
-use crate::{BILLING, OPERATORS, WORKLOADS, certificates, workload, workload_bundle};
+use crate::pki::{Ca, Leaf, uri_san};
+use crate::{BILLING, NOW, OPERATORS, WORKLOADS, workload, workload_bundle};
 
 /// 2024-01-01T00:00:00Z and 2044-01-01T00:00:00Z, between which test certificates are valid.
 const FROM: u64 = 1_704_067_200;
@@ -82,7 +83,10 @@ fn expired_root() {
     let leaf = root.leaf(BILLING);
     let bundle = workload_bundle(&[&root]);
     assert!(Workload::verify(&leaf.chain, &bundle, at(FROM)).is_ok());
-    assert_eq!(Workload::verify(&leaf.chain, &bundle, NOW).unwrap_err(), IdentityError::UnknownIssuer);
+    assert_eq!(Workload::verify(&leaf.chain, &bundle, NOW).unwrap_err(), IdentityError::NoValidRoot);
+    let renewed = workload_bundle(&[&root, &WORKLOADS.0]);
+    assert_eq!(Workload::verify(&leaf.chain, &renewed, NOW).unwrap_err(), IdentityError::UnknownIssuer);
+    assert!(Workload::verify(&WORKLOADS.1.leaf(BILLING).chain, &renewed, NOW).is_ok());
     assert!(bundle.check(at(FROM)).is_ok());
     assert!(matches!(bundle.check(NOW), Err(Error::Invalid { field, .. }) if field == "roots[0]"));
     assert!(workload_bundle(&[&WORKLOADS.0]).check(at(UNTIL)).is_ok());
@@ -95,12 +99,10 @@ fn wrong_ca() {
 
 #[test]
 fn wrong_ca_with_the_right_name() {
-    let name = Ca::root("prod.example");
-    let copy_name = |p: &mut CertificateParams| p.distinguished_name.push(rcgen::DnType::CommonName, "root of prod");
+    let copy_name = |p: &mut CertificateParams| p.distinguished_name.push(DnType::CommonName, "root of prod");
     let (real, fake) = (Ca::root_with("prod.example", copy_name), Ca::root_with("prod.example", copy_name));
     assert!(under(&real, &real.leaf(BILLING)).is_ok());
     assert_eq!(under(&real, &fake.leaf(BILLING)).unwrap_err(), IdentityError::BadSignature);
-    assert_eq!(under(&name, &fake.leaf(BILLING)).unwrap_err(), IdentityError::UnknownIssuer);
 }
 
 #[test]
@@ -119,8 +121,7 @@ fn right_ca_wrong_trust_domain() {
 }
 
 #[test]
-fn a_root_or_another_plane_is_no_intermediate() {
-    // Cross-signing the operators' CA would let it name workloads.
+fn a_good_intermediate_sent_along_vouches_for_nothing() {
     let mut leaf = OPERATORS.leaf(BILLING);
     leaf.chain.push(WORKLOADS.1.certificate.clone());
     assert_eq!(refusal(&leaf), IdentityError::UnknownIssuer);
@@ -128,7 +129,7 @@ fn a_root_or_another_plane_is_no_intermediate() {
 
 #[test]
 fn a_leaf_cannot_issue() {
-    // The key of a leaf signs another certificate: cA is absent from the issuer.
+    // The certificate above is one that says it is no CA.
     let rogue = WORKLOADS.1.intermediate_with(|p| p.is_ca = IsCa::ExplicitNoCa);
     assert_eq!(refusal(&rogue.leaf(BILLING)), IdentityError::NotACa);
 }
@@ -151,6 +152,18 @@ fn intermediate_with_another_spiffe_id() {
     assert_eq!(refusal(&two.leaf(BILLING)), IdentityError::CaSpiffeId);
     let none = WORKLOADS.0.intermediate_with(|p| p.subject_alt_names.clear());
     assert!(workload(&none.leaf(BILLING)).is_ok());
+}
+
+fn unknown_critical() -> CustomExtension {
+    let mut extension = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99999, 1], vec![5, 0]);
+    extension.set_criticality(true);
+    extension
+}
+
+#[test]
+fn intermediate_with_an_unknown_critical_extension() {
+    let ca = WORKLOADS.0.intermediate_with(|p| p.custom_extensions.push(unknown_critical()));
+    assert_eq!(refusal(&ca.leaf(BILLING)), IdentityError::UnknownCriticalExtension);
 }
 
 #[test]
@@ -187,6 +200,15 @@ fn chain_too_long() {
     let mut leaf = deep.leaf(BILLING);
     leaf.chain.truncate(MAX_CHAIN);
     assert!(workload(&leaf).is_err());
+}
+
+#[test]
+fn a_maze_of_look_alike_cas() {
+    let named = |_| Ca::root_with("prod.example", |p| p.distinguished_name.push(DnType::CommonName, "same"));
+    let cas: Vec<Ca> = (0..MAX_CHAIN).map(named).collect();
+    let mut leaf = named(0).leaf(BILLING);
+    leaf.chain.extend(cas.iter().skip(1).map(|ca| ca.certificate.clone()));
+    assert_eq!(under(cas.first().unwrap(), &leaf).unwrap_err(), IdentityError::TooComplex);
 }
 
 #[test]
@@ -232,7 +254,9 @@ fn weak_signatures_and_keys() {
 fn bundles_say_which_root_is_bad() {
     let domain = || TrustDomain::parse("prod.example").unwrap();
     let good = WORKLOADS.0.certificate.clone();
-    let bad: [(&str, CertificateDer<'static>); 6] = [
+    let unknown = Ca::root_with("prod.example", |p| p.custom_extensions.push(unknown_critical()));
+    let bad: [(&str, CertificateDer<'static>); 7] = [
+        ("an unknown critical extension", unknown.certificate),
         ("a leaf", WORKLOADS.1.leaf(BILLING).chain[0].clone()),
         ("no CA", Ca::root_with("prod.example", |p| p.is_ca = IsCa::ExplicitNoCa).certificate),
         ("cannot sign", Ca::root_with("prod.example", |p| p.key_usages = vec![]).certificate),
@@ -253,5 +277,17 @@ fn several_roots_are_tried() {
     let bundle = workload_bundle(&[&other, &WORKLOADS.0]);
     assert!(Workload::verify(&other.leaf(BILLING).chain, &bundle, NOW).is_ok());
     assert!(Workload::verify(&WORKLOADS.1.leaf(BILLING).chain, &bundle, NOW).is_ok());
-    assert_eq!(certificates(&[&other]).len(), 1);
+}
+
+#[test]
+fn roots_and_chains_come_from_pem_files() {
+    let (root, intermediate) = &*WORKLOADS;
+    let leaf = intermediate.leaf(BILLING);
+    let roots = certificates_from_pem(root.pem.as_bytes()).unwrap();
+    let bundle = WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), &roots).unwrap();
+    let chain = certificates_from_pem(leaf.chain_pem.as_bytes()).unwrap();
+    assert_eq!(chain, leaf.chain);
+    assert!(Workload::verify(&chain, &bundle, NOW).is_ok());
+    let with_key = leaf.chain_pem.clone() + &leaf.key_pem();
+    assert!(matches!(certificates_from_pem(with_key.as_bytes()), Err(Error::Invalid { field, .. }) if field == "pem"));
 }

@@ -7,8 +7,8 @@ use rcgen::{
 };
 use vault_core::principal::{IdentityError, SpiffeIdError, Workload, leaf_identity};
 
-use crate::pki::{Leaf, NOW, as_is, uri_san};
-use crate::{BILLING, WORKLOADS, tlv, workload, workload_bundle};
+use crate::pki::{Leaf, as_is, uri_san};
+use crate::{BILLING, NOW, WORKLOADS, tlv, workload, workload_bundle};
 
 const SAN: &[u64] = &[2, 5, 29, 17];
 const KEY_USAGE: &[u64] = &[2, 5, 29, 15];

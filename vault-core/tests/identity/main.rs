@@ -11,10 +11,12 @@ mod revocation;
 
 use std::sync::LazyLock;
 
-use pki::{Ca, Leaf, NOW};
+use pki::{Ca, Leaf, NOW_MILLIS};
 use rustls_pki_types::CertificateDer;
 use vault_core::principal::{IdentityError, Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
+use vault_core::time::Timestamp;
 
+const NOW: Timestamp = Timestamp(NOW_MILLIS);
 const BILLING: &str = "spiffe://prod.example/ns/shop/sa/billing";
 const ALICE: &str = "spiffe://operators.example/operator/alice";
 

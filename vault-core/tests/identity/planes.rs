@@ -4,8 +4,8 @@ use rcgen::{DnType, SanType};
 use vault_core::Error;
 use vault_core::principal::{IdentityError, Operator, OperatorBundle, TrustDomain, Workload, check_planes_apart};
 
-use crate::pki::{Ca, NOW};
-use crate::{ALICE, BILLING, OPERATORS, WORKLOADS, operator, operator_bundle, workload, workload_bundle};
+use crate::pki::Ca;
+use crate::{ALICE, BILLING, NOW, OPERATORS, WORKLOADS, operator, operator_bundle, workload, workload_bundle};
 
 #[test]
 fn an_operator_is_proven_by_the_operators_root() {

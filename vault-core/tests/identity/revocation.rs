@@ -5,10 +5,10 @@ use vault_core::Error;
 use vault_core::principal::{IdentityError, UncoveredIssuers, Workload, WorkloadBundle};
 use vault_core::time::Timestamp;
 
-use crate::pki::{Ca, NOW};
-use crate::{BILLING, workload_bundle};
+use crate::pki::Ca;
+use crate::{BILLING, NOW, workload_bundle};
 
-const TOMORROW: Timestamp = NOW.plus_millis(86_400_000);
+const TOMORROW: u64 = NOW.0 + 86_400_000;
 
 struct Setup {
     root: Ca,
@@ -57,7 +57,7 @@ fn revoked_intermediate() {
 fn stale_list() {
     let s = Setup::new();
     let leaf = s.intermediate.leaf(BILLING);
-    let bundle = s.bundle(&[s.root.crl(&[], TOMORROW), s.intermediate.crl(&[], NOW)]);
+    let bundle = s.bundle(&[s.root.crl(&[], TOMORROW), s.intermediate.crl(&[], NOW.0)]);
     let just_before = Timestamp(NOW.0 - 1000);
     assert!(Workload::verify(&leaf.chain, &bundle, just_before).is_ok());
     assert!(bundle.check(just_before).is_ok());
