@@ -209,6 +209,37 @@ fn a_name_left_unsynced_by_a_killed_process_is_synced_by_the_next() {
     assert!(killed > 0);
 }
 
+/// A killed process leaves writes that only the page cache has, perhaps for ever if a sync failed. The next one syncs
+/// them before it builds on them, or a crash while it opens leaves pages that point to nothing.
+#[test]
+fn what_a_killed_process_left_unsynced_is_synced_before_it_is_built_on() {
+    let work = workload();
+    let whole = SimFs::new();
+    run(&whole, &work);
+    let losses = |suppress: bool| {
+        let mut losses = Vec::new();
+        for op in (1..=whole.ops()).step_by(4) {
+            let first = SimFs::new();
+            first.crash_at(op);
+            let acknowledged = run(&first, &work);
+            for dies_at in 1..8 {
+                let second = first.kill();
+                if suppress {
+                    second.suppress_sync(|call| on(call, PATH) && call.nth == 0);
+                }
+                second.crash_at(dies_at);
+                drop(open(&second));
+                if let Err(what) = verdict(&second.crash(op * 8 + dies_at), &work, acknowledged) {
+                    losses.push(format!("killed at {op}, crashed at {dies_at}: {what}"));
+                }
+            }
+        }
+        losses
+    };
+    assert_eq!(losses(false), Vec::<String>::new());
+    assert!(!losses(true).is_empty());
+}
+
 /// Crashes while a crash is being repaired.
 #[test]
 fn recovery_survives_crashes_of_its_own() {
