@@ -138,9 +138,9 @@ fn hunt(stride: usize, seeds: u64, suppress: Option<fn(&SyncCall<'_>) -> bool>, 
 
 #[test]
 fn every_acknowledged_commit_survives_every_crash() {
-    let (losses, crashes) = hunt(1, 4, None, 1);
+    let (losses, crashes) = hunt(1, 3, None, 1);
     assert!(losses.is_empty(), "{losses:#?}");
-    assert!(crashes > 400, "{crashes}");
+    assert!(crashes > 300, "{crashes}");
 }
 
 fn on(call: &SyncCall<'_>, path: &str) -> bool {
@@ -207,6 +207,44 @@ fn a_name_left_unsynced_by_a_killed_process_is_synced_by_the_next() {
         }
     }
     assert!(killed > 0);
+}
+
+/// A killed process leaves writes that only the page cache has, perhaps for ever if a sync failed. The next one syncs
+/// them before it builds on them, or a crash while it opens leaves pages that point to nothing.
+#[test]
+fn what_a_killed_process_left_unsynced_is_synced_before_it_is_built_on() {
+    let work = workload();
+    let whole = SimFs::new();
+    run(&whole, &work);
+    let losses = |suppress: bool, stride: usize, deaths: std::ops::Range<u64>| {
+        let mut losses = Vec::new();
+        for op in (1..=whole.ops()).step_by(stride) {
+            let first = SimFs::new();
+            first.crash_at(op);
+            let acknowledged = run(&first, &work);
+            for dies_at in deaths.clone() {
+                let second = first.kill();
+                if suppress {
+                    second.suppress_sync(|call| on(call, PATH) && call.nth < 2);
+                }
+                second.crash_at(dies_at);
+                drop(open(&second));
+                for seed in 0..if suppress { 4 } else { 1 } {
+                    if let Err(what) = verdict(&second.crash(op * 8 + dies_at + seed), &work, acknowledged) {
+                        losses.push(format!("killed at {op}, crashed at {dies_at}: {what}"));
+                    }
+                }
+                if suppress && !losses.is_empty() {
+                    return losses;
+                }
+            }
+        }
+        losses
+    };
+    assert_eq!(losses(false, 5, 1..10), Vec::<String>::new());
+    // Directory, length and bytes; then redb writes its header and syncs, twice, before it makes a commit of what it
+    // found. Without these two that commit names pages that only the cache has.
+    assert!(!losses(true, 1, 8..10).is_empty());
 }
 
 /// Crashes while a crash is being repaired.

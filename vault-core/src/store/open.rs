@@ -95,9 +95,9 @@ pub(super) fn open(fs: &dyn Fs, path: &Path, dir: &Path) -> Result<Database, Err
     })
 }
 
-/// Writes the file's bytes over themselves and syncs. After a sync that failed, the kernel may show bytes that it will
-/// never write: the file reads as whole, and is not once the power goes. So before anything is built on what the last
-/// process left unclosed, it is written once more.
+/// Writes the file's bytes over themselves. After a sync that failed, the kernel may show bytes that it will never
+/// write: the file reads as whole, and is not once the power goes. So what the last process left unclosed is written
+/// once more, for redb's next sync to carry; it syncs once before it changes which commit is current.
 fn rewrite(file: &dyn File) -> io::Result<()> {
     let len = file.len()?;
     file.set_len(len)?;
@@ -110,7 +110,7 @@ fn rewrite(file: &dyn File) -> io::Result<()> {
         file.write_all_at(at, piece)?;
         at += take as u64;
     }
-    file.sync_data()
+    Ok(())
 }
 
 fn inspect(file: &dyn File) -> Result<Header, Fault> {
