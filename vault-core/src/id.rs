@@ -93,6 +93,29 @@ impl fmt::Debug for Subject {
     }
 }
 
+/// Why an operator does something, in their own words; kept in the audit entry.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Reason(Arc<str>);
+
+impl Reason {
+    /// Accepts 1 to 512 bytes of text without control characters.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `reason`.
+    pub fn parse(s: &str) -> Result<Self, Error> {
+        if (1..=512).contains(&s.len()) && !s.chars().any(char::is_control) {
+            Ok(Self(s.into()))
+        } else {
+            Err(Error::invalid("reason", "must be 1 to 512 bytes of text without control characters"))
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// Names one version of one data key; 16 random bytes, carried in every envelope header.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(pub [u8; 16]);

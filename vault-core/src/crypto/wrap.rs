@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::secret::Key32;
 
 /// Bytes of a wrapped 32 byte key.
-pub(crate) const WRAPPED: usize = 1 + NONCE + COMMITMENT + 32 + TAG;
+const WRAPPED: usize = 1 + NONCE + COMMITMENT + 32 + TAG;
 
 const VERSION: u8 = 1;
 

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::store::{Expect, Row, Table, Write};
-use crate::time::Timestamp;
 
 /// What a key may be used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +44,10 @@ pub(super) struct TenantRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DatasetRow {
-    pub classification: String,
-    pub residency: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classification: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub residency: Option<String>,
     pub created: u64,
 }
 
@@ -149,10 +150,6 @@ pub(super) fn decode<T: DeserializeOwned>(table: Table, row: &Row) -> Result<T, 
 pub(super) fn write<T: Serialize>(table: Table, key: Vec<u8>, expect: Expect, value: &T) -> Result<Write, Error> {
     let value = serde_json::to_vec(value).map_err(|_| Error::corrupt("store", "a row cannot be written as JSON"))?;
     Ok(Write { table, key, expect, value })
-}
-
-pub(super) const fn millis(at: Timestamp) -> u64 {
-    at.0
 }
 
 mod base64_bytes {

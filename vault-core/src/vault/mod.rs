@@ -1,5 +1,150 @@
-//! The façade.
+//! The façade: what an embedder or the gateway calls. Each call runs straight down:
+//!
+//! facts → policy ([`Permit`](crate::policy::Permit)) → key metadata → audit
+//! ([`Recorded`](crate::audit::Recorded)) → keys → seal or open.
+
+mod control;
+mod data;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub use control::ControlCall;
+pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+
+use crate::audit::{Log, Outcome, Pseudonym, Recorded};
+use crate::error::Error;
+use crate::id::{RequestId, Subject, TenantId};
+use crate::keys::Keyring;
+use crate::policy::{Action, Authorizer, Permit, Refusal};
+use crate::time::Clock;
+
+/// What a vault is put together from.
+#[derive(Debug)]
+pub struct VaultParts {
+    /// Who may do what.
+    pub authorizer: Authorizer,
+    /// What was done.
+    pub audit: Log,
+    /// With which keys.
+    pub keys: Arc<Keyring>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
 
 /// The vault.
-#[derive(Debug)]
-pub struct Vault;
+///
+/// Data calls take a [`Workload`](crate::principal::Workload), control calls an
+/// [`Operator`](crate::principal::Operator); neither can stand in for the other:
+///
+/// ```compile_fail,E0308
+/// async fn peek(vault: &vault_core::Vault, who: &vault_core::principal::Operator,
+///               request: vault_core::vault::DecryptRequest<'_>) {
+///     let _ = vault.decrypt(who, request).await;
+/// }
+/// ```
+pub struct Vault {
+    authorizer: Authorizer,
+    audit: Log,
+    keys: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for Vault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Vault").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}
+
+impl Vault {
+    /// A vault of these parts.
+    pub fn new(parts: VaultParts) -> Self {
+        let VaultParts { authorizer, audit, keys, clock } = parts;
+        Self { authorizer, audit, keys, clock }
+    }
+
+    /// The audit log: its health, its checkpoints.
+    pub const fn audit(&self) -> &Log {
+        &self.audit
+    }
+
+    /// The keys in memory: statistics, and wiping them.
+    pub fn keys(&self) -> &Keyring {
+        &self.keys
+    }
+
+    /// The policies and the registry in force.
+    pub const fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
+    /// Writes a refusal to the log before it is told. The caller learns the check only.
+    async fn refuse(&self, refusal: &Refusal) -> Error {
+        // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
+        let resource = &refusal.decision.resource;
+        let pseudonym = match (&resource.tenant, &resource.subject, refusal.check) {
+            (Some(tenant), Some(subject), crate::error::Check::Policy | crate::error::Check::Suspended) => {
+                self.keys.pseudonym(tenant, subject).await.ok()
+            }
+            _ => None,
+        };
+        match self.audit.refused(refusal, pseudonym).await {
+            Ok(_) => refusal.into(),
+            Err(error) => error,
+        }
+    }
+
+    /// The pseudonym of a permit's subject, if it has one.
+    async fn pseudonym<A: Action>(&self, permit: &Permit<A>) -> Result<Option<Pseudonym>, Error> {
+        let resource = permit.resource();
+        match (&resource.tenant, &resource.subject) {
+            (Some(tenant), Some(subject)) => {
+                // Decrypting for a subject the vault has never seen costs no more than for one it has.
+                pseudonym_of(&self.keys, tenant, subject).await.map(Some)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Ends a recorded call: well, or with an outcome entry that is durable before the error is told.
+    async fn settle<A: Action, T>(&self, recorded: Recorded<Permit<A>>, result: Result<T, Error>) -> Result<T, Error> {
+        match result {
+            Ok(done) => {
+                recorded.complete();
+                Ok(done)
+            }
+            Err(error) => {
+                self.audit.outcome(&recorded, Outcome::failed(reason(&error))).await?;
+                Err(error)
+            }
+        }
+    }
+}
+
+async fn pseudonym_of(keys: &Keyring, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
+    keys.pseudonym(tenant, subject).await
+}
+
+/// A fresh request id.
+///
+/// # Errors
+/// [`Error::Unavailable`] without entropy.
+pub fn new_request_id() -> Result<RequestId, Error> {
+    let mut id = [0; 16];
+    crate::crypto::random_bytes(&mut id)?;
+    Ok(RequestId(id))
+}
+
+/// An error as an outcome entry names it: decided at compile time.
+const fn reason(error: &Error) -> &'static str {
+    match error {
+        Error::Invalid { .. } => "invalid request",
+        Error::Denied(_) => "denied",
+        Error::Unopenable => "the envelope does not open",
+        Error::NotFound(_) => "no such resource",
+        Error::AlreadyExists(_) => "the resource exists already",
+        Error::FailedPrecondition(why) | Error::Conflict(why) => why,
+        Error::Unavailable { why, .. } => why,
+        Error::Corrupt { .. } => "a file of the vault is damaged",
+    }
+}

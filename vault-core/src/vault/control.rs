@@ -1,0 +1,177 @@
+//! The control plane: tenants, datasets and their keys as objects. Nothing here returns plaintext or key material.
+
+use super::Vault;
+use crate::audit::Recorded;
+use crate::error::Error;
+use crate::id::{DatasetId, Reason, RequestId, TenantId};
+use crate::keys::{Dataset, Rotated, Tenant};
+use crate::policy::{
+    ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
+    Permit, ResumeTenant, RotateDataKeys, RotateTenantKey, SuspendTenant,
+};
+use crate::principal::Operator;
+
+/// Who makes a control call, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct ControlCall<'a> {
+    /// The operator.
+    pub who: &'a Operator,
+    /// Names the call in the audit log.
+    pub request: RequestId,
+    /// The operator's own words, for the audit entry.
+    pub reason: Option<&'a Reason>,
+}
+
+impl Vault {
+    /// Policy, intent, `work`, and the entry that it was executed; that entry is durable before the answer.
+    async fn operate<A: ControlAction, T>(
+        &self,
+        call: &ControlCall<'_>,
+        about: (Option<&TenantId>, Option<&DatasetId>),
+        work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let request = ControlRequest { tenant: about.0.cloned(), dataset: about.1.cloned(), request: call.request };
+        let permit = match self.authorizer.authorize_control::<A>(call.who, request, self.clock.now()) {
+            Ok(permit) => permit,
+            Err(refusal) => return Err(self.refuse(&refusal).await),
+        };
+        let recorded = self.audit.record(permit, None, None).await?;
+        match work(&recorded).await {
+            Ok(done) => {
+                self.audit.control(&recorded, "executed", None).await?;
+                Ok(done)
+            }
+            Err(error) => self.settle(recorded, Err(error)).await,
+        }
+    }
+
+    /// Makes a tenant and its first tenant key.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::AlreadyExists`], [`Error::Unavailable`].
+    pub async fn create_tenant(&self, call: &ControlCall<'_>, tenant: &TenantId) -> Result<Tenant, Error> {
+        self.operate::<CreateTenant, _>(call, (Some(tenant), None), async |r| self.keys.create_tenant(r).await).await
+    }
+
+    /// Reads a tenant's state.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn get_tenant(&self, call: &ControlCall<'_>, tenant: &TenantId) -> Result<Tenant, Error> {
+        self.operate::<GetTenant, _>(call, (Some(tenant), None), async |r| self.keys.get_tenant(r).await).await
+    }
+
+    /// Lists up to `limit` tenants after one.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`].
+    pub async fn list_tenants(
+        &self,
+        call: &ControlCall<'_>,
+        after: Option<&TenantId>,
+        limit: usize,
+    ) -> Result<Vec<Tenant>, Error> {
+        let list = async |r: &_| self.keys.list_tenants(r, after, limit).await;
+        self.operate::<ListTenants, _>(call, (None, None), list).await
+    }
+
+    /// Stops all data actions of a tenant. With a `revision`, only if the tenant is still at that one.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn suspend_tenant(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        revision: Option<u64>,
+    ) -> Result<Tenant, Error> {
+        let suspend = async |r: &_| self.keys.suspend_tenant(r, revision).await;
+        self.operate::<SuspendTenant, _>(call, (Some(tenant), None), suspend).await
+    }
+
+    /// Lifts a suspension. With a `revision`, only if the tenant is still at that one.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn resume_tenant(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        revision: Option<u64>,
+    ) -> Result<Tenant, Error> {
+        let resume = async |r: &_| self.keys.resume_tenant(r, revision).await;
+        self.operate::<ResumeTenant, _>(call, (Some(tenant), None), resume).await
+    }
+
+    /// Makes a new tenant key version and rewraps the tenant's data keys under it. With a `revision`, only if
+    /// the tenant is still at that one.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`].
+    pub async fn rotate_tenant_key(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        revision: Option<u64>,
+    ) -> Result<Rotated, Error> {
+        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+        self.operate::<RotateTenantKey, _>(call, (Some(tenant), None), rotate).await
+    }
+
+    /// Makes new versions of a tenant's data keys, of one dataset or of all.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn rotate_data_keys(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        dataset: Option<&DatasetId>,
+    ) -> Result<u64, Error> {
+        let rotate = async |r: &_| self.keys.rotate_data_keys(r).await;
+        self.operate::<RotateDataKeys, _>(call, (Some(tenant), dataset), rotate).await
+    }
+
+    /// Declares a dataset of a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::AlreadyExists`], [`Error::Unavailable`].
+    pub async fn create_dataset(
+        &self,
+        call: &ControlCall<'_>,
+        (tenant, dataset): (&TenantId, &DatasetId),
+        classification: Option<String>,
+        residency: Option<String>,
+    ) -> Result<Dataset, Error> {
+        let create = async |r: &_| self.keys.create_dataset(r, classification, residency).await;
+        self.operate::<CreateDataset, _>(call, (Some(tenant), Some(dataset)), create).await
+    }
+
+    /// Reads a dataset's declaration.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn get_dataset(
+        &self,
+        call: &ControlCall<'_>,
+        (tenant, dataset): (&TenantId, &DatasetId),
+    ) -> Result<Dataset, Error> {
+        let get = async |r: &_| self.keys.get_dataset(r).await;
+        self.operate::<GetDataset, _>(call, (Some(tenant), Some(dataset)), get).await
+    }
+
+    /// Lists up to `limit` datasets of a tenant after one.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    pub async fn list_datasets(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        after: Option<&DatasetId>,
+        limit: usize,
+    ) -> Result<Vec<Dataset>, Error> {
+        let list = async |r: &_| self.keys.list_datasets(r, after, limit).await;
+        self.operate::<ListDatasets, _>(call, (Some(tenant), None), list).await
+    }
+}

@@ -1,0 +1,206 @@
+//! The data plane: encrypt, decrypt, rewrap, alone or in batches.
+
+use futures_util::future::join_all;
+
+use super::Vault;
+use crate::audit::{KeyRef, Recorded};
+use crate::envelope::{Context, Header};
+use crate::error::{Check, Error};
+use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
+use crate::keys::OpeningPlan;
+use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Refusal, Rewrap};
+use crate::principal::Workload;
+use crate::secret::SecretBytes;
+
+/// What a data call is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Whose data.
+    pub tenant: TenantId,
+    /// Which body of data.
+    pub dataset: DatasetId,
+    /// The person it is about, if it is under their own key.
+    pub subject: Option<Subject>,
+    /// Why; in the audit entry, and policies may demand a certain one.
+    pub purpose: Purpose,
+    /// Names the call in the audit log; make one with [`super::new_request_id`] where the caller brings none.
+    pub request: RequestId,
+}
+
+/// One value to encrypt. It does not implement `Debug`: it holds plaintext.
+#[derive(Clone, Copy)]
+pub struct EncryptRequest<'a> {
+    /// What it is about.
+    pub target: &'a Target,
+    /// Pairs that must be given again to decrypt.
+    pub context: &'a Context,
+    /// 1 MiB at most.
+    pub plaintext: &'a [u8],
+}
+
+/// One envelope to decrypt.
+#[derive(Debug, Clone, Copy)]
+pub struct DecryptRequest<'a> {
+    /// What it is about.
+    pub target: &'a Target,
+    /// The pairs that were given to encrypt.
+    pub context: &'a Context,
+    /// The envelope.
+    pub envelope: &'a [u8],
+}
+
+/// One envelope to bring under the active key version. Tenant, dataset, subject and context stay.
+pub type RewrapRequest<'a> = DecryptRequest<'a>;
+
+/// An envelope, and what sealed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sealed {
+    /// The envelope.
+    pub envelope: Vec<u8>,
+    /// The data key.
+    pub key_id: KeyId,
+    /// Its version.
+    pub key_version: KeyVersion,
+}
+
+/// A plaintext, and what had sealed it.
+pub struct Opened {
+    /// The plaintext; wiped when dropped.
+    pub plaintext: SecretBytes,
+    /// The data key.
+    pub key_id: KeyId,
+    /// Its version.
+    pub key_version: KeyVersion,
+}
+
+impl Vault {
+    /// Facts, then policy. A refusal is in the log before it is told.
+    async fn permit<A: DataAction>(&self, who: &Workload, target: &Target, items: u32) -> Result<Permit<A>, Error> {
+        let facts = self.keys.facts(&target.tenant, &target.dataset).await?;
+        let request = DataRequest {
+            tenant: target.tenant.clone(),
+            dataset: target.dataset.clone(),
+            subject: target.subject.clone(),
+            purpose: target.purpose.clone(),
+            request: target.request,
+            items,
+        };
+        match self.authorizer.authorize_data::<A>(who, request, facts.as_ref(), self.clock.now()) {
+            Ok(permit) => Ok(permit),
+            Err(refusal) => Err(self.refuse(&refusal).await),
+        }
+    }
+
+    /// Makes the intent durable. Where the subject's pseudonym cannot be made, the call ends here, and says so in the
+    /// log without it.
+    async fn intend<A: DataAction>(
+        &self,
+        permit: Permit<A>,
+        key: Option<KeyRef>,
+    ) -> Result<Recorded<Permit<A>>, Error> {
+        match self.pseudonym(&permit).await {
+            Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
+            Err(error) => {
+                let decision = permit.decision().clone();
+                let reason = "allowed, but the subject's pseudonym could not be made";
+                self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Encrypts one value under the active data key of its dataset, or of its subject.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `plaintext` or `context`; [`Error::Denied`]; [`Error::Unavailable`] if anything the
+    /// call depends on is not there.
+    pub async fn encrypt(&self, who: &Workload, request: EncryptRequest<'_>) -> Result<Sealed, Error> {
+        let permit = self.permit::<Encrypt>(who, request.target, 1).await?;
+        let plan = self.keys.plan_sealing(permit.resource()).await;
+        let recorded = self.intend(permit, plan.as_ref().ok().map(|plan| plan.key)).await?;
+        let sealed = match plan {
+            Ok(plan) => self.keys.seal_with(&recorded, plan, |key| key.seal(request.context, request.plaintext)).await,
+            Err(error) => Err(error),
+        };
+        let (envelope, key) = self.settle(recorded, sealed).await?;
+        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version })
+    }
+
+    /// Decrypts one envelope.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::Unopenable`] whatever is wrong with envelope, key or context;
+    /// [`Error::Invalid`] naming `context`; [`Error::Unavailable`].
+    pub async fn decrypt(&self, who: &Workload, request: DecryptRequest<'_>) -> Result<Opened, Error> {
+        let header = Header::parse(request.envelope).ok();
+        let permit = self.permit::<Decrypt>(who, request.target, 1).await?;
+        let plan = self.plan_opening(&permit, header).await;
+        let recorded = self.intend(permit, key_of(&plan, header)).await?;
+        let opened = match plan {
+            Ok(plan) => {
+                let open = |key: &crate::envelope::DataKey| key.open(request.context, request.envelope);
+                self.keys.open_with(&recorded, &plan, open).await.map(|plaintext| (plaintext, plan.key))
+            }
+            Err(error) => Err(error),
+        };
+        let (plaintext, key) = self.settle(recorded, opened).await?;
+        Ok(Opened { plaintext, key_id: key.key_id, key_version: key.version })
+    }
+
+    /// Brings an envelope under the active key version without releasing its plaintext.
+    ///
+    /// # Errors
+    /// As [`Self::decrypt`].
+    pub async fn rewrap(&self, who: &Workload, request: RewrapRequest<'_>) -> Result<Sealed, Error> {
+        let header = Header::parse(request.envelope).ok();
+        let permit = self.permit::<Rewrap>(who, request.target, 1).await?;
+        let from = self.plan_opening(&permit, header).await;
+        let to = self.keys.plan_sealing(permit.resource()).await;
+        let recorded = self.intend(permit, key_of(&from, header)).await?;
+        let rewrapped = async {
+            let (from, to) = (from?, to?);
+            let plaintext =
+                self.keys.open_with(&recorded, &from, |key| key.open(request.context, request.envelope)).await?;
+            self.keys.seal_with(&recorded, to, |key| key.seal(request.context, plaintext.expose())).await
+        }
+        .await;
+        let (envelope, key) = self.settle(recorded, rewrapped).await?;
+        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version })
+    }
+
+    async fn plan_opening<A: DataAction>(
+        &self,
+        permit: &Permit<A>,
+        header: Option<Header>,
+    ) -> Result<OpeningPlan, Error> {
+        let header = header.ok_or(Error::Unopenable)?;
+        self.keys.plan_opening(permit.resource(), header.key_id).await?.ok_or(Error::Unopenable)
+    }
+
+    /// Encrypts several values, each decided and logged by itself; all their entries share a commit.
+    pub async fn encrypt_all(
+        &self,
+        who: &Workload,
+        requests: impl IntoIterator<Item = EncryptRequest<'_>>,
+    ) -> Vec<Result<Sealed, Error>> {
+        join_all(requests.into_iter().map(|request| self.encrypt(who, request))).await
+    }
+
+    /// Decrypts several envelopes, each decided and logged by itself; all their entries share a commit.
+    pub async fn decrypt_all(
+        &self,
+        who: &Workload,
+        requests: impl IntoIterator<Item = DecryptRequest<'_>>,
+    ) -> Vec<Result<Opened, Error>> {
+        join_all(requests.into_iter().map(|request| self.decrypt(who, request))).await
+    }
+}
+
+/// The key for the intent entry: as planned, or as far as the envelope names one.
+fn key_of(plan: &Result<OpeningPlan, Error>, header: Option<Header>) -> Option<KeyRef> {
+    match plan {
+        Ok(plan) => Some(plan.key),
+        // A key that is none of this resource's: version 0 is no key's version.
+        Err(_) => header.map(|header| KeyRef::new(header.key_id, KeyVersion(0))),
+    }
+}

@@ -1,0 +1,170 @@
+//! `CryptoService`: the data plane. A workload's call, straight down to the vault.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+use vault_core::envelope::{Context, MAX_PLAINTEXT, OVERHEAD};
+use vault_core::principal::Workload;
+use vault_core::vault::{DecryptRequest, EncryptRequest, Opened, Sealed, Target};
+use vault_core::{Error, Vault};
+use vault_proto::v1::crypto_service_server::CryptoService;
+use vault_proto::v1::{self, batch_decrypt_result, batch_encrypt_result};
+
+use super::workload_of;
+use crate::{convert, status};
+
+/// Items of a batch, at most.
+const MAX_ITEMS: usize = 1000;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub struct Crypto {
+    vault: Arc<Vault>,
+}
+
+impl Crypto {
+    /// The data plane of a vault.
+    pub const fn new(vault: Arc<Vault>) -> Self {
+        Self { vault }
+    }
+}
+
+fn sealed(sealed: Sealed) -> v1::EncryptResponse {
+    v1::EncryptResponse { envelope: sealed.envelope.into(), key_version: sealed.key_version.0 }
+}
+
+fn opened(opened: Opened) -> v1::DecryptResponse {
+    v1::DecryptResponse { plaintext: convert::plaintext(opened.plaintext), key_version: opened.key_version.0 }
+}
+
+/// Refuses what no envelope can be long before it costs anything; to the caller it does not open like any other.
+fn envelope_len(envelope: &[u8]) -> Result<(), Error> {
+    if envelope.len() > MAX_PLAINTEXT + OVERHEAD { Err(Error::Unopenable) } else { Ok(()) }
+}
+
+fn check_items(count: usize) -> Result<(), Status> {
+    if (1..=MAX_ITEMS).contains(&count) {
+        Ok(())
+    } else {
+        Err(status::status(&Error::invalid("items", "a batch has 1 to 1,000 items")))
+    }
+}
+
+/// The items of a batch as the vault takes them, those that cannot be read as errors in their place.
+type Parsed = Vec<Result<(Target, Context), Error>>;
+
+/// Hands the readable items to `work` and puts its answers where their items were.
+async fn in_place<T>(parsed: &Parsed, work: impl AsyncFnOnce() -> Vec<Result<T, Error>>) -> Vec<Result<T, Error>> {
+    let mut answers = work().await.into_iter();
+    let mut results = Vec::with_capacity(parsed.len());
+    for (at, item) in parsed.iter().enumerate() {
+        let result = match item {
+            Ok(_) => answers.next().unwrap_or(Err(Error::Unopenable)),
+            Err(error) => Err(error.clone()),
+        };
+        results.push(result.map_err(|error| convert::in_item(at, error)));
+    }
+    results
+}
+
+async fn encrypt(vault: &Vault, who: &Workload, request: &v1::EncryptRequest) -> Result<Sealed, Error> {
+    let target =
+        convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+    let context = convert::context(&request.context)?;
+    vault
+        .encrypt(who, EncryptRequest { target: &target, context: &context, plaintext: &request.plaintext })
+        .await
+}
+
+#[tonic::async_trait]
+impl CryptoService for Crypto {
+    async fn encrypt(&self, request: Request<v1::EncryptRequest>) -> Result<Response<v1::EncryptResponse>, Status> {
+        let who = workload_of(&request)?;
+        let done = encrypt(&self.vault, &who, request.get_ref()).await;
+        done.map(|done| Response::new(sealed(done))).map_err(|error| status::status(&error))
+    }
+
+    async fn decrypt(&self, request: Request<v1::DecryptRequest>) -> Result<Response<v1::DecryptResponse>, Status> {
+        let who = workload_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let target =
+                convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+            let context = convert::context(&request.context)?;
+            envelope_len(&request.envelope)?;
+            let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
+            self.vault.decrypt(&who, request).await
+        };
+        done.await.map(|done| Response::new(opened(done))).map_err(|error| status::status(&error))
+    }
+
+    async fn rewrap(&self, request: Request<v1::RewrapRequest>) -> Result<Response<v1::RewrapResponse>, Status> {
+        let who = workload_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let target =
+                convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+            let context = convert::context(&request.context)?;
+            envelope_len(&request.envelope)?;
+            let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
+            self.vault.rewrap(&who, request).await
+        };
+        let done = done.await.map_err(|error| status::status(&error))?;
+        Ok(Response::new(v1::RewrapResponse { envelope: done.envelope.into(), key_version: done.key_version.0 }))
+    }
+
+    async fn batch_encrypt(
+        &self,
+        request: Request<v1::BatchEncryptRequest>,
+    ) -> Result<Response<v1::BatchEncryptResponse>, Status> {
+        let who = workload_of(&request)?;
+        let request = request.get_ref();
+        check_items(request.items.len())?;
+        let parse = |item: &v1::BatchEncryptItem| {
+            let target =
+                convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
+            Ok((target, convert::context(&item.context)?))
+        };
+        let parsed: Parsed = request.items.iter().map(parse).collect();
+        let calls = parsed.iter().zip(&request.items).filter_map(|(parsed, item)| {
+            let (target, context) = parsed.as_ref().ok()?;
+            Some(EncryptRequest { target, context, plaintext: &item.plaintext })
+        });
+        let results = in_place(&parsed, async || self.vault.encrypt_all(&who, calls).await).await;
+        let answer = |result: Result<Sealed, Error>| v1::BatchEncryptResult {
+            outcome: Some(match result {
+                Ok(done) => batch_encrypt_result::Outcome::Sealed(sealed(done)),
+                Err(error) => batch_encrypt_result::Outcome::Error(status::item_error(&error)),
+            }),
+        };
+        Ok(Response::new(v1::BatchEncryptResponse { results: results.into_iter().map(answer).collect() }))
+    }
+
+    async fn batch_decrypt(
+        &self,
+        request: Request<v1::BatchDecryptRequest>,
+    ) -> Result<Response<v1::BatchDecryptResponse>, Status> {
+        let who = workload_of(&request)?;
+        let request = request.get_ref();
+        check_items(request.items.len())?;
+        let parse = |item: &v1::BatchDecryptItem| {
+            let target =
+                convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
+            envelope_len(&item.envelope)?;
+            Ok((target, convert::context(&item.context)?))
+        };
+        let parsed: Parsed = request.items.iter().map(parse).collect();
+        let calls = parsed.iter().zip(&request.items).filter_map(|(parsed, item)| {
+            let (target, context) = parsed.as_ref().ok()?;
+            Some(DecryptRequest { target, context, envelope: &item.envelope })
+        });
+        let results = in_place(&parsed, async || self.vault.decrypt_all(&who, calls).await).await;
+        let answer = |result: Result<Opened, Error>| v1::BatchDecryptResult {
+            outcome: Some(match result {
+                Ok(done) => batch_decrypt_result::Outcome::Opened(opened(done)),
+                Err(error) => batch_decrypt_result::Outcome::Error(status::item_error(&error)),
+            }),
+        };
+        Ok(Response::new(v1::BatchDecryptResponse { results: results.into_iter().map(answer).collect() }))
+    }
+}

@@ -1,0 +1,86 @@
+//! Errors as gRPC statuses with `google.rpc` details: a stable reason, the field at fault, the dependency; never data.
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+use vault_core::Error;
+use vault_proto::v1::ItemError;
+
+/// The `domain` of every `ErrorInfo`.
+const DOMAIN: &str = "blindvault";
+
+/// Code and reason of an error, the same for a call and for an item of a batch.
+fn code_and_reason(error: &Error) -> (Code, &'static str) {
+    match error {
+        Error::Invalid { .. } => (Code::InvalidArgument, "INVALID_FIELD"),
+        Error::Denied(_) => (Code::PermissionDenied, "DENIED"),
+        Error::Unopenable => (Code::InvalidArgument, "UNOPENABLE"),
+        Error::NotFound(_) => (Code::NotFound, "NOT_FOUND"),
+        Error::AlreadyExists(_) => (Code::AlreadyExists, "ALREADY_EXISTS"),
+        Error::FailedPrecondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+        Error::Conflict(_) => (Code::Aborted, "CONFLICT"),
+        Error::Unavailable { .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
+        Error::Corrupt { .. } => (Code::DataLoss, "DAMAGED"),
+        // `Error` may grow; what is not known here is told as little as possible.
+        _ => (Code::Internal, "INTERNAL"),
+    }
+}
+
+/// An error as the status of a call.
+pub fn status(error: &Error) -> Status {
+    let (code, reason) = code_and_reason(error);
+    let mut details = ErrorDetails::new();
+    let mut metadata = std::collections::HashMap::new();
+    let message = match error {
+        Error::Invalid { field, why } => {
+            details.add_bad_request_violation(field.clone(), *why);
+            error.to_string()
+        }
+        Error::Denied(check) => {
+            metadata.insert("check".to_owned(), check.name().to_owned());
+            error.to_string()
+        }
+        Error::Unavailable { dependency, .. } => {
+            metadata.insert("dependency".to_owned(), dependency.name().to_owned());
+            error.to_string()
+        }
+        // Which file is damaged, and where, is for the operator's log.
+        Error::Corrupt { .. } => "a file of the vault is damaged".to_owned(),
+        _ => error.to_string(),
+    };
+    details.set_error_info(reason, DOMAIN, metadata);
+    Status::with_error_details(code, message, details)
+}
+
+/// An error as the answer to one item of a batch.
+pub fn item_error(error: &Error) -> ItemError {
+    let (code, reason) = code_and_reason(error);
+    let field = match error {
+        Error::Invalid { field, .. } => field.clone(),
+        _ => String::new(),
+    };
+    ItemError { code: code.into(), reason: reason.to_owned(), field }
+}
+
+#[cfg(test)]
+mod tests {
+    use vault_core::error::{Check, Dependency};
+
+    use super::*;
+
+    #[test]
+    fn statuses_name_field_check_and_dependency_and_no_file() {
+        let invalid = status(&Error::invalid("items[3].dataset", "must match [a-z0-9]"));
+        assert_eq!(invalid.code(), Code::InvalidArgument);
+        let violations = invalid.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations[0].field, "items[3].dataset");
+        let denied = status(&Error::Denied(Check::Registry));
+        assert_eq!(denied.code(), Code::PermissionDenied);
+        assert_eq!(denied.get_details_error_info().unwrap().metadata["check"], "registry");
+        let down = status(&Error::unavailable(Dependency::Audit, "the disk is full"));
+        assert_eq!(down.code(), Code::Unavailable);
+        assert_eq!(down.get_details_error_info().unwrap().metadata["dependency"], "audit");
+        let damaged = status(&Error::corrupt("/var/lib/vault/store.redb", "page 7"));
+        assert!(!format!("{damaged:?}").contains("store.redb"));
+        assert_eq!(status(&Error::Unopenable).get_details_error_info().unwrap().reason, "UNOPENABLE");
+    }
+}
