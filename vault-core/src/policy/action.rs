@@ -32,7 +32,7 @@ pub trait DataAction: Action {}
 pub trait ControlAction: Action {}
 
 macro_rules! actions {
-    ($world:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+    ($world:ident, $all:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
@@ -41,10 +41,13 @@ macro_rules! actions {
             const NAME: &'static str = stringify!($name);
         }
         impl $world for $name {}
-    )+};
+    )+
+        /// The names of all of them: the schema must know each.
+        pub(super) const $all: &[&str] = &[$($name::NAME),+];
+    };
 }
 
-actions! { DataAction:
+actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
     Encrypt,
     /// Open an envelope and release its plaintext to the workload.
@@ -53,7 +56,7 @@ actions! { DataAction:
     Rewrap,
 }
 
-actions! { ControlAction:
+actions! { ControlAction, CONTROL_ACTIONS:
     /// Make a tenant and its first tenant key.
     CreateTenant,
     /// Read a tenant's state and key versions.
