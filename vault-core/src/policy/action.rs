@@ -31,8 +31,19 @@ pub trait DataAction: Action {}
 /// None of them returns plaintext or key material.
 pub trait ControlAction: Action {}
 
+/// A data action that seals under the active key: [`Encrypt`] and [`Rewrap`].
+pub trait Seals: DataAction {}
+
+/// A data action that opens an envelope: [`Decrypt`] and [`Rewrap`].
+pub trait Opens: DataAction {}
+
+impl Seals for Encrypt {}
+impl Seals for Rewrap {}
+impl Opens for Decrypt {}
+impl Opens for Rewrap {}
+
 macro_rules! actions {
-    ($world:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+    ($world:ident, $all:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
@@ -41,10 +52,13 @@ macro_rules! actions {
             const NAME: &'static str = stringify!($name);
         }
         impl $world for $name {}
-    )+};
+    )+
+        /// The names of all of them: the schema must know each.
+        pub(super) const $all: &[&str] = &[$($name::NAME),+];
+    };
 }
 
-actions! { DataAction:
+actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
     Encrypt,
     /// Open an envelope and release its plaintext to the workload.
@@ -53,7 +67,7 @@ actions! { DataAction:
     Rewrap,
 }
 
-actions! { ControlAction:
+actions! { ControlAction, CONTROL_ACTIONS:
     /// Make a tenant and its first tenant key.
     CreateTenant,
     /// Read a tenant's state and key versions.

@@ -2,12 +2,23 @@
 //! mints.
 
 mod action;
+mod authorizer;
+mod cedar;
 mod decision;
+mod entities;
+mod pattern;
 mod permit;
+mod registry;
+mod scan;
+#[cfg(test)]
+mod tests;
 
 pub use action::{
     Action, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt, GetDataset, GetTenant,
-    ListDatasets, ListTenants, ResumeTenant, Rewrap, RotateDataKeys, RotateTenantKey, SuspendTenant,
+    ListDatasets, ListTenants, Opens, ResumeTenant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, SuspendTenant,
 };
+pub use authorizer::{Authorizer, ControlRequest, DataRequest, DatasetFacts, Facts, PERMIT_LIFETIME_MILLIS};
+pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub use permit::Permit;
+pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};

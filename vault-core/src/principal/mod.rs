@@ -74,6 +74,14 @@ macro_rules! accessors {
         pub const fn fingerprint(&self) -> &[u8; 32] {
             &self.proof.fingerprint
         }
+
+        /// A principal that no certificate proves, valid until 2100-01-01, for the tests of the floors above.
+        #[cfg(test)]
+        pub(crate) fn for_test(spiffe_id: &str) -> Self {
+            let id = SpiffeId::parse(spiffe_id).unwrap();
+            let not_after = Timestamp(4_102_444_800_000);
+            Self { proof: Proof { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] } }
+        }
     };
 }
 

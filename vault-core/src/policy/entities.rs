@@ -1,0 +1,213 @@
+//! Principals, resources and contexts in the engine's terms. The shapes here are those of `policies/schema.cedarschema`.
+
+use std::collections::{HashMap, HashSet};
+use std::str::FromStr;
+use std::sync::LazyLock;
+
+use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
+
+use super::authorizer::{DatasetFacts, Facts};
+use super::registry::Description;
+use crate::id::{DatasetId, Purpose, TenantId};
+use crate::time::Timestamp;
+
+/// Something could not be expressed for the engine: the decision is a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NotExpressible;
+
+/// The types of the schema.
+pub(super) struct Names {
+    pub(super) workload: EntityTypeName,
+    pub(super) operator: EntityTypeName,
+    instance: EntityTypeName,
+    tenant: EntityTypeName,
+    dataset: EntityTypeName,
+    action: EntityTypeName,
+}
+
+pub(super) static NAMES: LazyLock<Names> = LazyLock::new(|| Names {
+    workload: type_name("Vault::Workload"),
+    operator: type_name("Vault::Operator"),
+    instance: type_name("Vault::Instance"),
+    tenant: type_name("Vault::Tenant"),
+    dataset: type_name("Vault::Dataset"),
+    action: type_name("Vault::Action"),
+});
+
+#[expect(clippy::expect_used, reason = "called with literals only, and any test would show a wrong one")]
+fn type_name(literal: &'static str) -> EntityTypeName {
+    EntityTypeName::from_str(literal).expect("a type name")
+}
+
+fn uid(of: &EntityTypeName, id: &str) -> EntityUid {
+    EntityUid::from_type_name_and_id(of.clone(), EntityId::new(id))
+}
+
+fn entity<const N: usize>(
+    uid: EntityUid,
+    attributes: [Option<(&str, RestrictedExpression)>; N],
+) -> Result<Entity, NotExpressible> {
+    let attributes: HashMap<_, _> = attributes.into_iter().flatten().map(|(k, v)| (k.to_owned(), v)).collect();
+    Entity::new(uid, attributes, HashSet::new()).map_err(|_| NotExpressible)
+}
+
+fn string(value: &str) -> RestrictedExpression {
+    RestrictedExpression::new_string(value.to_owned())
+}
+
+/// What a request is about: it decides the resource's type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Instance,
+    Tenant,
+    Dataset,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Instance, Self::Tenant, Self::Dataset];
+
+    pub(super) fn type_name(self) -> &'static EntityTypeName {
+        match self {
+            Self::Instance => &NAMES.instance,
+            Self::Tenant => &NAMES.tenant,
+            Self::Dataset => &NAMES.dataset,
+        }
+    }
+}
+
+/// The id of an action.
+pub(super) fn action(name: &str) -> EntityUid {
+    uid(&NAMES.action, name)
+}
+
+/// A workload as its registry entry describes it; `tenants` is the entry's list, or the one its SPIFFE ID binds.
+pub(super) fn workload<'a>(
+    spiffe_id: &str,
+    description: &Description,
+    tenants: impl IntoIterator<Item = &'a TenantId>,
+) -> Result<Entity, NotExpressible> {
+    let tenants = tenants.into_iter().map(|t| RestrictedExpression::new_entity_uid(uid(&NAMES.tenant, t.as_str())));
+    entity(
+        uid(&NAMES.workload, spiffe_id),
+        [
+            Some(("service", string(&description.service))),
+            Some(("environment", string(&description.environment))),
+            Some(("tenants", RestrictedExpression::new_set(tenants))),
+            Some(("roles", RestrictedExpression::new_set(description.roles.iter().map(|r| string(r))))),
+        ],
+    )
+}
+
+/// An operator; the name is the part of the SPIFFE ID after `/operator/`.
+pub(super) fn operator(spiffe_id: &str) -> Result<Entity, NotExpressible> {
+    let (_, name) = spiffe_id.split_once("/operator/").ok_or(NotExpressible)?;
+    entity(uid(&NAMES.operator, spiffe_id), [Some(("name", string(name)))])
+}
+
+/// The vault as a whole.
+pub(super) fn instance() -> Result<Entity, NotExpressible> {
+    entity(uid(&NAMES.instance, "vault"), [])
+}
+
+/// A tenant, with what is known of its state.
+pub(super) fn tenant(id: &TenantId, facts: Option<&Facts>) -> Result<Entity, NotExpressible> {
+    let suspended = facts.map(|f| ("suspended", RestrictedExpression::new_bool(f.suspended)));
+    entity(uid(&NAMES.tenant, id.as_str()), [suspended])
+}
+
+/// A dataset of a tenant. Its id is `<tenant>/<dataset>`, which is injective because neither can hold a slash.
+pub(super) fn dataset(
+    tenant: &TenantId,
+    id: &DatasetId,
+    facts: Option<&DatasetFacts>,
+) -> Result<Entity, NotExpressible> {
+    let label = |name, value: Option<&String>| value.map(|v| (name, string(v)));
+    entity(
+        uid(&NAMES.dataset, &format!("{tenant}/{id}")),
+        [
+            Some(("tenant", RestrictedExpression::new_entity_uid(uid(&NAMES.tenant, tenant.as_str())))),
+            label("classification", facts.and_then(|f| f.classification.as_ref())),
+            label("residency", facts.and_then(|f| f.residency.as_ref())),
+        ],
+    )
+}
+
+/// The context of a data action.
+pub(super) fn data_context(
+    now: Timestamp,
+    purpose: &Purpose,
+    has_subject: bool,
+    items: u32,
+) -> Result<Context, NotExpressible> {
+    context([
+        ("now", datetime(now)?),
+        ("purpose", string(purpose.as_str())),
+        ("hasSubject", RestrictedExpression::new_bool(has_subject)),
+        ("items", RestrictedExpression::new_long(i64::from(items))),
+    ])
+}
+
+/// The context of a control action.
+pub(super) fn control_context(now: Timestamp) -> Result<Context, NotExpressible> {
+    context([("now", datetime(now)?)])
+}
+
+fn context<const N: usize>(pairs: [(&str, RestrictedExpression); N]) -> Result<Context, NotExpressible> {
+    Context::from_pairs(pairs.map(|(k, v)| (k.to_owned(), v))).map_err(|_| NotExpressible)
+}
+
+fn datetime(at: Timestamp) -> Result<RestrictedExpression, NotExpressible> {
+    rfc3339(at).map(RestrictedExpression::new_datetime).ok_or(NotExpressible)
+}
+
+/// `YYYY-MM-DDThh:mm:ss.mmmZ`, the only form that Cedar's `datetime` reads with milliseconds; `None` after 9999.
+fn rfc3339(at: Timestamp) -> Option<String> {
+    let (days, second) = (at.secs() / 86_400, at.secs() % 86_400);
+    if days > 2_932_896 {
+        return None;
+    }
+    // The proleptic Gregorian calendar in eras of 400 years that begin in March, so that the leap day comes last.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    let (hour, minute, second, milli) = (second / 3_600, second / 60 % 60, second % 60, at.0 % 1_000);
+    Some(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cedar_policy::EvalResult;
+
+    use super::*;
+
+    #[test]
+    fn instants_are_written_as_cedar_reads_them() {
+        for (millis, text) in [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (1_709_251_199_000, "2024-02-29T23:59:59.000Z"),
+            (1_735_689_599_001, "2024-12-31T23:59:59.001Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(rfc3339(Timestamp(millis)).as_deref(), Some(text));
+            assert!(datetime(Timestamp(millis)).is_ok());
+            let context = control_context(Timestamp(millis)).unwrap();
+            assert!(matches!(context.get("now"), Some(EvalResult::ExtensionValue(_))));
+        }
+        assert_eq!(rfc3339(Timestamp(253_402_300_800_000)), None);
+        assert_eq!(rfc3339(Timestamp(u64::MAX)), None);
+    }
+
+    #[test]
+    fn an_operator_without_a_name_is_not_expressible() {
+        assert!(operator("spiffe://operators.example/operator/alice").is_ok());
+        assert!(operator("spiffe://operators.example/alice").is_err());
+    }
+}

@@ -1,0 +1,159 @@
+//! The authorizer against a second, independent statement of the baseline's rules in plain Rust, on random requests.
+
+use std::fmt::Write as _;
+
+use super::*;
+use crate::error::Check;
+
+/// Requests in one run; `VAULT_TEST_CASES` asks for another number.
+const CASES: usize = 10_000;
+/// Requests between two registries.
+const EACH: usize = 50;
+const TENANTS: [&str; 4] = ["acme", "acme2", "globex", "initech"];
+const ROLES: [&str; 4] = ["reader", "rewrapper", "writer", "auditor"];
+
+/// xorshift64*: any numbers will do, the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % n
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
+        of.iter().copied().filter(|_| self.one_in(2)).collect()
+    }
+}
+
+/// One registry entry, as the model keeps it: the text before and after the tenant or the free segment.
+struct Entry {
+    before: String,
+    after: &'static str,
+    /// `None`: the segment between is the tenant.
+    tenants: Option<Vec<&'static str>>,
+    /// The segment between is free.
+    star: bool,
+    roles: Vec<&'static str>,
+}
+
+struct World {
+    entries: Vec<Entry>,
+}
+
+impl World {
+    fn roll(dice: &mut Dice) -> Self {
+        let entries = (0..4)
+            .map(|n| {
+                let roles = dice.some(&ROLES);
+                let mut tenants = dice.some(&TENANTS);
+                if tenants.is_empty() {
+                    tenants.push("acme");
+                }
+                let before = format!("spiffe://prod.example/n{n}");
+                match dice.below(3) {
+                    0 => Entry { before, after: "/sa/x", tenants: None, star: false, roles },
+                    1 => Entry { before, after: "/sa/x", tenants: Some(tenants), star: true, roles },
+                    _ => Entry { before, after: "", tenants: Some(tenants), star: false, roles },
+                }
+            })
+            .collect();
+        Self { entries }
+    }
+
+    fn toml(&self) -> String {
+        let mut text = String::new();
+        for entry in &self.entries {
+            let middle = match (&entry.tenants, entry.star) {
+                (None, _) => "/{tenant}",
+                (_, true) => "/*",
+                _ => "",
+            };
+            let id = format!("{}{middle}{}", entry.before, entry.after);
+            writeln!(text, "[[workload]]\nid = {id:?}\nservice = \"s\"\nenvironment = \"e\"").unwrap();
+            writeln!(text, "roles = {:?}", entry.roles).unwrap();
+            if let Some(tenants) = &entry.tenants {
+                writeln!(text, "tenants = {tenants:?}").unwrap();
+            }
+        }
+        text
+    }
+
+    fn someone(&self, dice: &mut Dice) -> String {
+        let entry = &self.entries[dice.below(self.entries.len())];
+        let between = ["", "/acme", "/globex", "/Acme", "/a/b"][dice.below(5)];
+        let after = if dice.one_in(8) { "/other" } else { entry.after };
+        format!("{}{between}{after}", entry.before)
+    }
+
+    /// The rules of the baseline, said once more.
+    fn expected(&self, who: &str, action: &str, tenant: &str, facts: Option<&Facts>) -> Option<Check> {
+        let mut roles = None;
+        for entry in &self.entries {
+            let Some(between) = who.strip_prefix(entry.before.as_str()).and_then(|s| s.strip_suffix(entry.after))
+            else {
+                continue;
+            };
+            let segment = between.strip_prefix('/').filter(|s| !s.is_empty() && !s.contains('/'));
+            let listed = match &entry.tenants {
+                None => segment == Some(tenant) && TENANTS.contains(&tenant),
+                Some(tenants) if entry.star => segment.is_some() && tenants.contains(&tenant),
+                Some(tenants) => between.is_empty() && tenants.contains(&tenant),
+            };
+            if listed {
+                roles = Some(&entry.roles);
+            }
+        }
+        let Some(roles) = roles else { return Some(Check::Registry) };
+        let Some(facts) = facts else { return Some(Check::Policy) };
+        if facts.suspended {
+            return Some(Check::Suspended);
+        }
+        let needed = [("Encrypt", "writer"), ("Decrypt", "reader"), ("Rewrap", "rewrapper")];
+        let role = needed.iter().find(|(a, _)| *a == action).unwrap().1;
+        (facts.dataset.is_none() || !roles.contains(&role)).then_some(Check::Policy)
+    }
+}
+
+#[test]
+fn agrees_with_an_independent_model() {
+    let cases = std::env::var("VAULT_TEST_CASES").ok().map_or(CASES, |n| n.parse().unwrap());
+    let mut dice = Dice(0x00B1_1D5A_17E0_0001);
+    let authorizer = baseline();
+    let mut allowed = 0;
+    for _ in 0..cases.div_ceil(EACH) {
+        let world = World::roll(&mut dice);
+        authorizer.swap_registry(registry(&world.toml()));
+        for _ in 0..EACH {
+            let who = world.someone(&mut dice);
+            let tenant = TENANTS[dice.below(TENANTS.len())];
+            let facts = (!dice.one_in(8))
+                .then(|| Facts { suspended: dice.one_in(4), dataset: (!dice.one_in(6)).then(DatasetFacts::default) });
+            let workload = Workload::for_test(&who);
+            let decide = |action: usize| {
+                let (request, facts) = (ask(tenant), facts.as_ref());
+                match action {
+                    0 => ("Encrypt", authorizer.authorize_data::<Encrypt>(&workload, request, facts, NOW).err()),
+                    1 => ("Decrypt", authorizer.authorize_data::<Decrypt>(&workload, request, facts, NOW).err()),
+                    _ => ("Rewrap", authorizer.authorize_data::<Rewrap>(&workload, request, facts, NOW).err()),
+                }
+            };
+            let (action, refusal) = decide(dice.below(3));
+            let expected = world.expected(&who, action, tenant, facts.as_ref());
+            assert_eq!(
+                refusal.as_ref().map(|r| r.check),
+                expected,
+                "{who} {action} {tenant} {facts:?}\n{}\n{refusal:?}",
+                world.toml()
+            );
+            allowed += usize::from(refusal.is_none());
+        }
+    }
+    assert!(allowed > cases / 50, "too few requests are allowed to tell: {allowed} of {cases}");
+}
