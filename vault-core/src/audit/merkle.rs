@@ -308,12 +308,12 @@ mod tests {
 
     #[test]
     fn every_inclusion_proof_verifies_and_no_altered_one() {
-        let tree = Naive(leaves(70));
-        for size in 1..=70u64 {
+        let tree = Naive(leaves(40));
+        for size in 1..=40u64 {
             let root = mth(&tree.0[..size as usize]);
             for index in 0..size {
                 let proof = inclusion_proof(&tree, index, size).unwrap();
-                assert!(proof.len() <= 7);
+                assert!(proof.len() <= 6);
                 let leaf = tree.0[index as usize];
                 assert!(verify_inclusion(&leaf, index, size, &proof, &root));
                 assert!(!verify_inclusion(&root, index, size + 1, &proof, &root));
@@ -335,8 +335,8 @@ mod tests {
 
     #[test]
     fn every_consistency_proof_verifies_and_no_altered_one() {
-        let tree = Naive(leaves(70));
-        for new in 0..=70u64 {
+        let tree = Naive(leaves(40));
+        for new in 0..=40u64 {
             let new_root = mth(&tree.0[..new as usize]);
             for old in 0..=new {
                 let old_root = mth(&tree.0[..old as usize]);
