@@ -38,9 +38,8 @@ fn body() -> impl Strategy<Value = Body> {
     let key = || proptest::option::of(key());
     prop_oneof![
         (decided(), key(), any::<u32>()).prop_map(|(decided, key, items)| Body::Intent { decided, key, items }),
-        (any::<u64>(), status(), "\\PC{0,60}", key(), any::<u32>()).prop_map(|(intent, status, reason, key, items)| {
-            Body::Outcome { intent, status, reason, key, items }
-        }),
+        (any::<u64>(), status(), "\\PC{0,60}", key(), any::<u32>())
+            .prop_map(|(intent, status, reason, key, items)| { Body::Outcome { intent, status, reason, key, items } }),
         (decided(), "[a-z]{0,9}", "\\PC{0,60}").prop_map(|(decided, check, reason)| Body::Refused {
             decided,
             check,
@@ -49,9 +48,8 @@ fn body() -> impl Strategy<Value = Body> {
         (any::<u64>(), "\\PC{0,60}", "[A-Z]{0,9}", "[a-z]{0,9}", key()).prop_map(
             |(intent, principal, action, detail, key)| Body::Control { intent, principal, action, detail, key }
         ),
-        ("[a-z_]{0,20}", "[a-z_]{0,20}", any::<u64>(), any::<u64>()).prop_map(|(event, detail, first, second)| {
-            Body::System { event, detail, first, second }
-        }),
+        ("[a-z_]{0,20}", "[a-z_]{0,20}", any::<u64>(), any::<u64>())
+            .prop_map(|(event, detail, first, second)| { Body::System { event, detail, first, second } }),
     ]
 }
 

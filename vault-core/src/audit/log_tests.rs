@@ -77,10 +77,7 @@ fn a_new_log_records_and_is_found_again() {
             _ => "?",
         })
         .collect();
-    assert_eq!(
-        names,
-        ["started", "intent", "failed 1", "refused", "intent", "control 4", "policy_epoch", "stopped"]
-    );
+    assert_eq!(names, ["started", "intent", "failed 1", "refused", "intent", "control 4", "policy_epoch", "stopped"]);
     let Body::Intent { decided, key: Some(found), items: 1 } = &all[1].body else { panic!() };
     assert_eq!((decided.principal.as_str(), decided.action.as_str()), ("spiffe://prod.example/billing", "Decrypt"));
     assert_eq!((decided.pseudonym, decided.epoch, *found), (Some(Pseudonym([9; 16])), 7, key));

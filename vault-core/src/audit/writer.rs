@@ -68,11 +68,7 @@ impl Writer {
         result
     }
 
-    fn write(
-        &mut self,
-        group: &mut Vec<Pending>,
-        written: &mut Vec<(Pending, Receipt)>,
-    ) -> Result<(), &'static str> {
+    fn write(&mut self, group: &mut Vec<Pending>, written: &mut Vec<(Pending, Receipt)>) -> Result<(), &'static str> {
         let mut salts = vec![0; group.len() * SALT];
         getrandom::fill(&mut salts).map_err(|_| "the operating system gave no random bytes")?;
         let mut salts = salts.chunks_exact(SALT);
