@@ -252,7 +252,14 @@ impl Draft {
     }
 
     /// Appends the entry's bytes. `link` is the tenant's sequence number and previous hash.
-    pub(super) fn encode(&self, out: &mut Vec<u8>, index: u64, time: Timestamp, salt: &[u8], link: Option<(u64, Hash)>) {
+    pub(super) fn encode(
+        &self,
+        out: &mut Vec<u8>,
+        index: u64,
+        time: Timestamp,
+        salt: &[u8],
+        link: Option<(u64, Hash)>,
+    ) {
         let mut out = Out(out);
         out.u8(VERSION);
         out.u8(self.kind);

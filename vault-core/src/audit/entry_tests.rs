@@ -1,1 +1,162 @@
+use proptest::prelude::*;
 
+use super::*;
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9][a-z0-9._-]{0,62}"
+}
+
+fn key() -> impl Strategy<Value = KeyRef> {
+    (any::<[u8; 16]>(), any::<u32>(), proptest::option::of(any::<u32>())).prop_map(|(id, version, tenant)| KeyRef {
+        key_id: KeyId(id),
+        version: KeyVersion(version),
+        tenant_key_version: tenant.map(KeyVersion),
+    })
+}
+
+fn decided() -> impl Strategy<Value = Decided> {
+    let texts = ("\\PC{0,80}", "[A-Za-z]{0,30}");
+    let options = (proptest::option::of(name()), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(name()));
+    let rest = (any::<u64>(), any::<u64>(), proptest::collection::vec("\\PC{0,40}", 0..6));
+    (texts, options, rest).prop_map(|((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids))| Decided {
+        principal,
+        action,
+        dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
+        pseudonym: pseudonym.map(Pseudonym),
+        purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
+        at: Timestamp(at),
+        epoch,
+        policies: Policies::of(&ids),
+    })
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    prop_oneof![Just(Status::Done), Just(Status::Failed), Just(Status::Cancelled), Just(Status::Partial)]
+}
+
+fn body() -> impl Strategy<Value = Body> {
+    let key = || proptest::option::of(key());
+    prop_oneof![
+        (decided(), key(), any::<u32>()).prop_map(|(decided, key, items)| Body::Intent { decided, key, items }),
+        (any::<u64>(), status(), "\\PC{0,60}", key(), any::<u32>())
+            .prop_map(|(intent, status, reason, key, items)| { Body::Outcome { intent, status, reason, key, items } }),
+        (decided(), "[a-z]{0,9}", "\\PC{0,60}").prop_map(|(decided, check, reason)| Body::Refused {
+            decided,
+            check,
+            reason
+        }),
+        (any::<u64>(), "\\PC{0,60}", "[A-Z]{0,9}", "[a-z]{0,9}", key()).prop_map(
+            |(intent, principal, action, detail, key)| Body::Control { intent, principal, action, detail, key }
+        ),
+        ("[a-z_]{0,20}", "[a-z_]{0,20}", any::<u64>(), any::<u64>())
+            .prop_map(|(event, detail, first, second)| { Body::System { event, detail, first, second } }),
+    ]
+}
+
+fn entry() -> impl Strategy<Value = Entry> {
+    let head = (any::<u64>(), any::<u64>(), any::<[u8; 16]>(), proptest::option::of(any::<[u8; 16]>()));
+    let link = proptest::option::of((name(), 1..=u64::MAX, any::<[u8; 32]>()));
+    (head, link, body()).prop_map(|((index, time, salt, request), link, body)| Entry {
+        index,
+        time: Timestamp(time),
+        salt,
+        request: request.map(RequestId),
+        link: link.map(|(tenant, sequence, previous)| Link {
+            tenant: TenantId::parse(&tenant).unwrap(),
+            sequence,
+            previous,
+        }),
+        body,
+    })
+}
+
+proptest! {
+    #[test]
+    fn round_trip_and_no_truncation_or_addition_is_read(entry in entry()) {
+        let bytes = entry.encode();
+        prop_assert_eq!(&Entry::decode(&bytes).unwrap(), &entry);
+        for len in 0..bytes.len() {
+            prop_assert!(Entry::decode(&bytes[..len]).is_err());
+        }
+        let mut longer = bytes;
+        longer.push(0);
+        prop_assert!(Entry::decode(&longer).is_err());
+    }
+
+    #[test]
+    fn what_is_read_from_altered_bytes_is_written_the_same(entry in entry(), at in any::<prop::sample::Index>(), flip in 1..=255u8) {
+        let mut bytes = entry.encode();
+        let at = at.index(bytes.len());
+        bytes[at] ^= flip;
+        if let Ok(read) = Entry::decode(&bytes) {
+            prop_assert_eq!(read.encode(), bytes, "two ways to write one entry");
+        }
+    }
+
+    #[test]
+    fn junk_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..7u8) {
+        if let [first, second, ..] = bytes.as_mut_slice() {
+            (*first, *second) = (1, kind);
+        }
+        if let Ok(read) = Entry::decode(&bytes) {
+            prop_assert_eq!(read.encode(), bytes);
+        }
+    }
+}
+
+#[test]
+fn the_longest_entry_fits() {
+    let ids: Vec<String> = (0..5000).map(|n| format!("{n:0100}")).collect();
+    let policies = Policies::of(&ids);
+    assert!(policies.listed.len() > 100 && policies.digest.is_some());
+    assert_eq!(policies.total, 5000);
+    let longest = "a".repeat(63);
+    let entry = Entry {
+        index: u64::MAX,
+        time: Timestamp(u64::MAX),
+        salt: [1; 16],
+        request: Some(RequestId([1; 16])),
+        link: Some(Link { tenant: TenantId::parse(&longest).unwrap(), sequence: 1, previous: [0; 32] }),
+        body: Body::Refused {
+            decided: Decided {
+                principal: "p".repeat(MAX_PRINCIPAL),
+                action: "a".repeat(MAX_CODE),
+                dataset: Some(DatasetId::parse(&longest).unwrap()),
+                pseudonym: Some(Pseudonym([1; 16])),
+                purpose: Some(Purpose::parse(&longest).unwrap()),
+                at: Timestamp(1),
+                epoch: 1,
+                policies,
+            },
+            check: "c".repeat(MAX_CODE),
+            reason: "r".repeat(MAX_CODE),
+        },
+    };
+    let bytes = entry.encode();
+    assert!(bytes.len() < MAX_ENTRY, "{}", bytes.len());
+    assert_eq!(Entry::decode(&bytes).unwrap(), entry);
+    // The ids that are not listed are still bound.
+    let mut other = ids.clone();
+    other[4999] = "another".to_owned();
+    assert_ne!(Policies::of(&other).digest, Policies::of(&ids).digest);
+}
+
+/// The worked example of docs/audit.md.
+#[test]
+fn the_example_of_the_specification() {
+    let tenant = TenantId::parse("acme").unwrap();
+    let entry = Entry {
+        index: 5,
+        time: Timestamp(1_700_000_000_000),
+        salt: *b"0123456789abcdef",
+        request: Some(RequestId([0x11; 16])),
+        link: Some(Link { previous: first_previous(&tenant), tenant, sequence: 1 }),
+        body: Body::Outcome { intent: 4, status: Status::Failed, reason: "tag".into(), key: None, items: 0 },
+    };
+    let hex = hex::encode(entry.encode());
+    let document = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/audit.md"));
+    let joined: String = document.split_whitespace().collect();
+    assert!(joined.contains(&hex), "docs/audit.md does not show {hex}");
+    let leaf = hex::encode(super::super::merkle::leaf_hash(&entry.encode()));
+    assert!(joined.contains(&leaf), "docs/audit.md does not show {leaf}");
+}

@@ -293,7 +293,3 @@ fn looks_torn(bytes: &[u8]) -> bool {
     let follows = |at: usize| bytes.get(at..).is_some_and(|rest| parse_head(rest).is_some());
     !bytes.windows(4).enumerate().skip(1).any(|(at, window)| window == FRAME && follows(at))
 }
-
-#[cfg(test)]
-#[path = "frame_tests.rs"]
-mod tests;

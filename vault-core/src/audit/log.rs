@@ -162,7 +162,7 @@ impl Log {
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
         };
         // Everything was checked. From here on the disk is written.
-        let (entries, checkpoints) = repair(&*fs, dir, &signer, &state)?;
+        let Files { entries, checkpoints } = repair(&*fs, dir, &signer, &state)?;
         let latest = Checkpoint { size: state.edge.size(), root: state.edge.root() };
         let shared = Arc::new(Shared::new(options.queue, options.stall));
         let heads = Arc::new(Heads::new(latest));
@@ -316,13 +316,14 @@ fn sync_parent(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
     .map_err(|_| UNWRITABLE)
 }
 
-/// Cuts what is incomplete, and makes durable what was found. Returns `entries.log` and `checkpoints`.
-fn repair(
-    fs: &dyn Fs,
-    dir: &Path,
-    signer: &LogSigner,
-    state: &State,
-) -> Result<(Box<dyn File>, Box<dyn File>), Error> {
+/// The two files that are written.
+struct Files {
+    entries: Box<dyn File>,
+    checkpoints: Box<dyn File>,
+}
+
+/// Cuts what is incomplete, and makes the names durable that were found.
+fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<Files, Error> {
     let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
     let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
     // Names that a killed process made and did not sync.
@@ -343,7 +344,7 @@ fn repair(
     // Written again, because a page that could not be written once may count as clean since (and so would not be
     // written by the next sync), though the disk has not got it.
     rewrite(&*entries, state.signed_end, state.entries_end)?;
-    Ok((entries, checkpoints))
+    Ok(Files { entries, checkpoints })
 }
 
 fn rewrite(file: &dyn File, from: u64, to: u64) -> Result<(), Error> {

@@ -43,6 +43,6 @@ pub use verify::{Report, VerifyOptions, verify};
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
-mod test_support;
-#[cfg(test)]
 mod tamper_tests;
+#[cfg(test)]
+mod test_support;

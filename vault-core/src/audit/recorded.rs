@@ -155,11 +155,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the log does not take entries.
-    pub async fn outcome<A: Action>(
-        &self,
-        recorded: &Recorded<Permit<A>>,
-        outcome: Outcome,
-    ) -> Result<Receipt, Error> {
+    pub async fn outcome<A: Action>(&self, recorded: &Recorded<Permit<A>>, outcome: Outcome) -> Result<Receipt, Error> {
         let body = Body::Outcome {
             intent: recorded.armed.receipt.index,
             status: outcome.status,

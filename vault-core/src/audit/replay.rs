@@ -160,16 +160,18 @@ impl Watch for Unwatched {
 }
 
 /// The checkpoint that tlog-tiles publishes, if there is one.
-pub(super) fn published(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier) -> Result<Result<Option<Checkpoint>, Finding>, Error> {
+pub(super) fn published(
+    fs: &dyn Fs,
+    dir: &Path,
+    verifier: &LogVerifier,
+) -> Result<Result<Option<Checkpoint>, Finding>, Error> {
     let path = dir.join(PUBLISHED);
     if !fs.exists(&path) {
         return Ok(Ok(None));
     }
     let bytes = fs.read(&path, MAX_NOTE as u64).map_err(|_| UNREADABLE)?;
     let checkpoint = std::str::from_utf8(&bytes).ok().and_then(|note| Checkpoint::verify(note, verifier).ok());
-    Ok(checkpoint
-        .map(Some)
-        .ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
+    Ok(checkpoint.map(Some).ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
 }
 
 /// Checks one entry against its place in the log and in its tenant's chain.

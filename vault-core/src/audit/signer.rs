@@ -36,7 +36,7 @@ pub struct LogVerifier {
 }
 
 impl LogVerifier {
-    fn new(origin: &str, public: &[u8]) -> Result<Self, Error> {
+    pub(super) fn new(origin: &str, public: &[u8]) -> Result<Self, Error> {
         check_origin(origin)?;
         let public = public.try_into().map_err(|_| Error::invalid("vkey", "an Ed25519 public key has 32 bytes"))?;
         Ok(Self { origin: origin.to_owned(), public })

@@ -52,7 +52,11 @@ impl Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(finding) = &self.finding {
-            write!(f, "NOT SOUND: {finding}. {} entries and {} checkpoints before it hold", self.entries, self.checkpoints)?;
+            write!(
+                f,
+                "NOT SOUND: {finding}. {} entries and {} checkpoints before it hold",
+                self.entries, self.checkpoints
+            )?;
         } else {
             let unsigned = self.entries - self.last.map_or(0, |last| last.size);
             write!(f, "sound: {} entries of {} tenants, {} checkpoints", self.entries, self.tenants, self.checkpoints)?;
@@ -65,7 +69,9 @@ impl fmt::Display for Report {
         }
         match self.anchored {
             Some(size) => write!(f, "; not rolled back before entry {size}, by what was kept elsewhere"),
-            None => f.write_str("; that it was not rolled back was not shown: no witness, checkpoint or receipt was given"),
+            None => {
+                f.write_str("; that it was not rolled back was not shown: no witness, checkpoint or receipt was given")
+            }
         }
     }
 }

@@ -49,29 +49,41 @@ impl Writer {
         let mut sentinel = Sentinel(&shared, false);
         let mut group = Vec::new();
         while shared.take(&mut group) {
-            if let Err(why) = self.commit(&mut group) {
-                shared.fail(why);
+            if self.commit(&mut group).is_err() {
                 break;
             }
         }
         sentinel.1 = true;
     }
 
-    /// Writes what is in `group` and answers. After an error nothing of it was acknowledged but whole frames before.
+    /// Writes what is in `group` and answers. After an error the log has failed, and nothing was acknowledged but whole
+    /// frames before it.
     pub(super) fn commit(&mut self, group: &mut Vec<Pending>) -> Result<(), &'static str> {
+        let mut written = Vec::with_capacity(group.len());
+        let result = self.write(group, &mut written);
+        if let Err(why) = result {
+            // Before those who wait are told by dropping `written`: whoever is told finds the log failed.
+            self.shared.fail(why);
+        }
+        result
+    }
+
+    fn write(&mut self, group: &mut Vec<Pending>, written: &mut Vec<(Pending, Receipt)>) -> Result<(), &'static str> {
         let mut salts = vec![0; group.len() * SALT];
         getrandom::fill(&mut salts).map_err(|_| "the operating system gave no random bytes")?;
         let mut salts = salts.chunks_exact(SALT);
-        let mut written = Vec::with_capacity(group.len());
         self.frame.clear();
         for pending in group.drain(..) {
-            let leaf = self.append(&pending, salts.next().unwrap_or_default())?;
-            written.push((pending, Receipt { index: self.edge.size() - 1, leaf_hash: leaf }));
+            let leaf = self.append(&pending, salts.next().unwrap_or_default());
+            let index = self.edge.size().saturating_sub(1);
+            // Kept also when it failed: see above.
+            written.push((pending, Receipt { index, leaf_hash: leaf.unwrap_or_default() }));
+            leaf?;
             if self.frame.body_len() >= ENOUGH {
-                self.flush(&mut written)?;
+                self.flush(written)?;
             }
         }
-        if written.is_empty() { Ok(()) } else { self.flush(&mut written) }
+        if written.is_empty() { Ok(()) } else { self.flush(written) }
     }
 
     fn append(&mut self, pending: &Pending, salt: &[u8]) -> Result<Hash, &'static str> {
