@@ -1,7 +1,7 @@
 //! Whatever the disk forgets in a crash, an acknowledged commit is there, one that was not is there as a whole or not
 //! at all, and the store opens. And with any kind of sync left out the same tests find the loss, so each is needed and
 //! the tests see it.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

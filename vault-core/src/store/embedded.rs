@@ -1,8 +1,9 @@
 //! The embedded store: one redb file for one process on one machine.
 //!
 //! A commit is acknowledged after two syncs (redb's two-phase commit) that it shares with whatever waited beside it.
-//! Opening reads the whole file, checks every checksum and changes nothing before all of it was found right; the rows
-//! are metadata and wrapped keys, a few hundred bytes each, so this takes a second for a million or so.
+//! Opening reads the whole file, checks every checksum and changes nothing before all of it was found right, so its time
+//! grows with the file; the rows are metadata and wrapped keys, a few hundred bytes each. `docs/adr/0003-embedded-store.md`
+//! says why redb, and what is not left to it.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -177,3 +177,116 @@ fn apply(txn: &WriteTransaction, writes: &[Write]) -> Result<Outcome, Fault> {
     }
     Ok(Outcome::Applied)
 }
+
+#[cfg(test)]
+mod tests {
+    use redb::Database;
+
+    use super::super::overlay::Overlay;
+    use super::super::{Row, Table};
+    use super::*;
+    use crate::fs::Lock;
+
+    #[derive(Debug)]
+    struct NoLock;
+    impl Lock for NoLock {}
+
+    fn engine() -> Engine {
+        let db = Database::builder().create_with_backend(Overlay::empty()).unwrap();
+        Engine::new(db, "rows".into(), Box::new(NoLock))
+    }
+
+    fn job(rows: &[(&[u8], Expect)]) -> Job {
+        let writes = rows.iter().map(|(key, expect)| Write {
+            table: Table::Tenants,
+            key: key.to_vec(),
+            expect: *expect,
+            value: b"value".to_vec(),
+        });
+        Job { writes: writes.collect(), done: oneshot::channel().0 }
+    }
+
+    fn version(engine: &Engine, key: &[u8]) -> Option<u64> {
+        engine.get(Table::Tenants, key).unwrap().map(|row| row.version)
+    }
+
+    /// Puts bytes under a key that are no row, as only damage could.
+    fn damage(engine: &Engine, key: &[u8]) {
+        let txn = engine.db().unwrap().begin_write().unwrap();
+        txn.open_table(bytes_of(Table::Tenants)).unwrap().insert(key, [1; 40].as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+
+    #[test]
+    fn a_conflict_in_one_batch_leaves_the_others_of_its_group() {
+        let engine = engine();
+        let conflict = Err(Error::Conflict("tenants"));
+        let group = [
+            job(&[(b"a", Expect::Absent), (b"b", Expect::Absent)]),
+            job(&[(b"c", Expect::Absent), (b"a", Expect::Absent)]),
+            job(&[(b"a", Expect::Version(1)), (b"d", Expect::Absent)]),
+            job(&[(b"a", Expect::Version(1))]),
+        ];
+        assert_eq!(write(&engine, &group), [Ok(()), conflict.clone(), Ok(()), conflict.clone()]);
+        let versions = [b"a", b"b", b"c", b"d"].map(|key| version(&engine, key));
+        assert_eq!(versions, [Some(2), Some(1), None, Some(1)]);
+        // And a group that has nothing else.
+        assert_eq!(write(&engine, &[job(&[(b"a", Expect::Absent)])]), [conflict]);
+    }
+
+    #[test]
+    fn a_damaged_row_is_reported_and_closes_nothing() {
+        let engine = engine();
+        damage(&engine, b"bad");
+        let corrupt = Error::corrupt("rows", "a row of table tenants: checksum mismatch");
+        let group = [job(&[(b"bad", Expect::Absent)]), job(&[(b"good", Expect::Absent)])];
+        assert_eq!(write(&engine, &group), [Err(corrupt.clone()), Ok(())]);
+        assert_eq!(engine.get(Table::Tenants, b"bad"), Err(corrupt.clone()));
+        assert_eq!(engine.scan(Table::Tenants, b"", None, 9), Err(corrupt));
+        assert_eq!(engine.get(Table::Tenants, b"good"), Ok(Some(Row { version: 1, value: b"value".to_vec() })));
+    }
+
+    #[test]
+    fn a_failed_engine_refuses_everything() {
+        let engine = engine();
+        engine.fail();
+        let refused = |error: Error| matches!(error, Error::Unavailable { dependency: Dependency::Store, .. });
+        assert!(refused(engine.get(Table::Tenants, b"a").unwrap_err()));
+        assert!(refused(engine.scan(Table::Tenants, b"", None, 9).unwrap_err()));
+        assert!(
+            write(&engine, &[job(&[(b"a", Expect::Absent)])]).into_iter().all(|answer| refused(answer.unwrap_err()))
+        );
+    }
+
+    #[test]
+    fn a_panic_is_an_answer() {
+        let engine = engine();
+        let fault = fenced(|| -> Result<(), Fault> { panic!("as redb might") }).unwrap_err();
+        assert_eq!(fault, Fault::Panic);
+        assert!(matches!(engine.error(fault), Error::Unavailable { .. }));
+        assert!(engine.db().is_err());
+    }
+
+    /// The store may be dropped by a waker that its own writing thread runs.
+    #[test]
+    fn the_writing_thread_may_drop_its_writer() {
+        let writer = Writer::start(Arc::new(engine())).unwrap();
+        let (sent, dropped) = std::sync::mpsc::channel();
+        let answer = writer.submit(job(&[(b"a", Expect::Absent)]).writes).unwrap();
+        struct DropsIt(std::sync::Mutex<Option<(Writer, std::sync::mpsc::Sender<()>)>>);
+        impl std::task::Wake for DropsIt {
+            fn wake(self: Arc<Self>) {
+                if let Some((writer, sent)) = self.0.lock().unwrap().take() {
+                    drop(writer);
+                    sent.send(()).unwrap();
+                }
+            }
+        }
+        let waker = Arc::new(DropsIt(std::sync::Mutex::new(Some((writer, sent))))).into();
+        let mut answer = std::pin::pin!(answer);
+        if answer.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending() {
+            dropped.recv().unwrap();
+        }
+        assert_eq!(pollster::block_on(answer), Ok(Ok(())));
+    }
+}

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use vault_core::fs::{File, Fs, Open};
 
-use super::{Fault, SimFs, SyncKind};
+use super::{Fault, Rng, SimFs, SyncKind};
 
 const A: &str = "/data/a";
 const B: &str = "/data/b";
@@ -175,4 +175,12 @@ fn simfs_unlink_and_lock() {
     assert!(fs.crash(0).lock(Path::new("/data/l")).is_ok());
     drop(lock);
     assert!(fs.lock(Path::new("/data/l")).is_ok());
+}
+
+#[test]
+fn simfs_draws_the_same_numbers_everywhere() {
+    // The first outputs of the reference implementation for this seed.
+    let mut rng = Rng::new(1_234_567);
+    assert_eq!([rng.next(), rng.next()], [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    assert!((0..100).all(|_| rng.below(3) < 3));
 }
