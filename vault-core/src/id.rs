@@ -140,6 +140,14 @@ impl KeyVersion {
     /// The first version of any key.
     pub const FIRST: Self = Self(1);
 
+    /// Refuses version 0, which no key has (`docs/format.md` §2.4-1).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `key_version`.
+    pub fn check(self) -> Result<(), Error> {
+        if self < Self::FIRST { Err(Error::invalid("key_version", "must be 1 or more")) } else { Ok(()) }
+    }
+
     /// The version after this one, or `None` when the counter is used up.
     pub fn next(self) -> Option<Self> {
         self.0.checked_add(1).map(Self)

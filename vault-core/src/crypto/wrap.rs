@@ -62,6 +62,24 @@ pub(crate) fn unwrap32(wrapping: &KcKey, aad: &[u8], wrapped: &[u8]) -> Result<K
 mod tests {
     use super::*;
 
+    /// Wrapping with the nonce of a vector gives its bytes.
+    #[test]
+    fn wrapping_reproduces_the_vectors() {
+        let file: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/wrapped_key_v1.json")).unwrap();
+        let bytes = |test: &serde_json::Value, field: &str| hex::decode(test[field].as_str().unwrap()).unwrap();
+        let mut checked = 0;
+        for test in file["tests"].as_array().unwrap().iter().filter(|test| test["expected"] == "ok") {
+            let key = |field| Key32::copy_of(&bytes(test, field).try_into().unwrap()).unwrap();
+            let wrapping = KcKey::new(&key("wrapping_key")).unwrap();
+            let nonce = bytes(test, "nonce").try_into().unwrap();
+            let wrapped = wrap32_with(&wrapping, &nonce, &bytes(test, "aad"), &key("data_key")).unwrap();
+            assert_eq!(wrapped[..], bytes(test, "wrapped"), "test {}", test["id"]);
+            checked += 1;
+        }
+        assert!(checked >= 3, "only {checked} vectors");
+    }
+
     #[test]
     fn only_the_same_key_and_aad_unwrap() {
         let wrapping = KcKey::new(&Key32::copy_of(&[1; 32]).unwrap()).unwrap();

@@ -92,8 +92,9 @@ impl DataKey {
     /// Derives the suite key of `data_key`, which may be dropped afterwards.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] without locked memory.
+    /// [`Error::Invalid`] naming `key_version` for version 0 (§2.4-1); [`Error::Unavailable`] without locked memory.
     pub fn new(data_key: &Key32, id: KeyId, version: KeyVersion, scope: Scope) -> Result<Self, Error> {
+        version.check()?;
         let header = Header { key_id: id };
         let suite_key = expand_sha256(data_key, &[SUITE_INFO, &[super::header::SUITE_RECORD]])?;
         Ok(Self {
@@ -204,6 +205,12 @@ impl DataKey {
             return Err(Error::Unopenable);
         }
         Ok(plaintext_len)
+    }
+
+    /// Makes this thread's next message use `nonce`, to compare with vectors. No public way leads here.
+    #[cfg(test)]
+    pub(super) fn force_nonce(&self, nonce: &[u8; NONCE]) -> Result<(), Error> {
+        self.with_slot(&Context::empty(), |slot| slot.force_nonce(nonce))
     }
 
     #[inline]

@@ -30,4 +30,6 @@ pub const MAX_PLAINTEXT: usize = 1024 * 1024;
 pub const MAX_CONTEXT: usize = 8 * 1024;
 
 #[cfg(test)]
+mod sealing_vectors;
+#[cfg(test)]
 mod tests;

@@ -34,7 +34,6 @@ struct Sealing {
 }
 
 /// Nonces drawn ahead, with their commitments, so that the AES units are kept busy.
-
 struct Ahead {
     suffixes: [[u8; SUFFIX]; Run::LANES],
     commitments: [[u8; COMMITMENT]; Run::LANES],
@@ -126,6 +125,21 @@ impl Working {
             *slot = Some(run);
         }
         Ok(at)
+    }
+}
+
+#[cfg(test)]
+impl Working {
+    /// Begins a run of one message, under this nonce.
+    pub(super) fn force_nonce(&mut self, nonce: &[u8; NONCE]) -> Result<(), Error> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, suffix @ ..] = *nonce;
+        let run = self.key.run(&[a, b, c, d, e, f, g, h, i, j, k, l])?;
+        let suffixes = [suffix; Run::LANES];
+        let mut commitments = [[0; COMMITMENT]; Run::LANES];
+        self.key.commit_all(&run, &suffixes, &mut commitments)?;
+        let ahead = Locked::new(Ahead { suffixes, commitments, next: Run::LANES - 1 })?;
+        self.sealing = Some(Sealing { run, left: 1, ahead });
+        Ok(())
     }
 }
 

@@ -31,8 +31,9 @@ impl WrappingKey {
     /// version`, 32).
     ///
     /// # Errors
-    /// [`Error::Unavailable`] without locked memory.
+    /// [`Error::Invalid`] naming `key_version` for version 0; [`Error::Unavailable`] without locked memory.
     pub fn derive(tenant_key: &Key32, tenant: &TenantId, version: KeyVersion) -> Result<Self, Error> {
+        version.check()?;
         let mut name = Vec::new();
         lp(&mut name, tenant.as_str().as_bytes());
         let key = expand_sha256(tenant_key, &[INFO, &name, &version.0.to_be_bytes()])?;
@@ -60,6 +61,7 @@ impl WrappingKey {
     }
 
     fn data_aad(&self, scope: &Scope, id: KeyId, version: KeyVersion) -> Result<Vec<u8>, Error> {
+        version.check()?;
         if scope.tenant != self.tenant {
             return Err(Error::Unopenable);
         }
@@ -76,7 +78,8 @@ impl WrappingKey {
     /// Wraps a data key, bound to its place: 105 bytes.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] without entropy or locked memory; [`Error::Unopenable`] for another tenant's scope.
+    /// [`Error::Unavailable`] without entropy or locked memory; [`Error::Unopenable`] for another tenant's scope;
+    /// [`Error::Invalid`] naming `key_version` for version 0.
     pub fn wrap(&self, scope: &Scope, id: KeyId, version: KeyVersion, data_key: &Key32) -> Result<Vec<u8>, Error> {
         let aad = self.data_aad(scope, id, version)?;
         self.with(|key| wrap32(key, &aad, data_key)).map(Vec::from)
@@ -85,7 +88,8 @@ impl WrappingKey {
     /// Unwraps a data key.
     ///
     /// # Errors
-    /// [`Error::Unopenable`] for anything but what [`Self::wrap`] made for the same place.
+    /// [`Error::Unopenable`] for anything but what [`Self::wrap`] made for the same place; [`Error::Invalid`] naming
+    /// `key_version` for version 0.
     pub fn unwrap(&self, scope: &Scope, id: KeyId, version: KeyVersion, wrapped: &[u8]) -> Result<Key32, Error> {
         let aad = self.data_aad(scope, id, version)?;
         self.with(|key| unwrap32(key, &aad, wrapped))
