@@ -4,7 +4,7 @@ use super::merkle::{Hash, sha256};
 use super::pseudonym::Pseudonym;
 use super::wire::{In, Out};
 use crate::error::Error;
-use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, TenantId};
+use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, Reason, RequestId, TenantId};
 use crate::policy::Decision;
 use crate::time::Timestamp;
 
@@ -15,6 +15,8 @@ pub const MAX_ENTRY: usize = 65_535;
 pub const MAX_PRINCIPAL: usize = 2048;
 /// Longest action, check, reason, event or detail in bytes.
 pub const MAX_CODE: usize = 255;
+/// Longest reason of an operator, in bytes.
+const MAX_REASON: usize = 512;
 /// How many bytes of policy ids an entry lists; the ids after that are counted and hashed, not listed.
 pub const MAX_POLICY_BYTES: usize = 16 * 1024;
 
@@ -92,6 +94,8 @@ pub struct Decided {
     pub pseudonym: Option<Pseudonym>,
     /// Why.
     pub purpose: Option<Purpose>,
+    /// The operator's own words, for a control action.
+    pub reason: Option<Reason>,
     /// When it was decided.
     pub at: Timestamp,
     /// The epoch of the policy set that decided.
@@ -111,6 +115,7 @@ impl Decided {
             dataset: decision.resource.dataset.clone(),
             pseudonym,
             purpose: decision.resource.purpose.clone(),
+            reason: decision.reason.clone(),
             at: decision.at,
             epoch: decision.epoch,
             policies: Policies::of(&decision.policies),
@@ -327,6 +332,7 @@ fn encode_decided(out: &mut Out<'_>, decided: &Decided) {
     out.option(decided.dataset.as_ref(), |out, id| out.text(id.as_str(), MAX_CODE));
     out.option(decided.pseudonym, |out, pseudonym| out.bytes(&pseudonym.0));
     out.option(decided.purpose.as_ref(), |out, purpose| out.text(purpose.as_str(), MAX_CODE));
+    out.option(decided.reason.as_ref(), |out, reason| out.text(reason.as_str(), MAX_REASON));
     out.u64(decided.at.0);
     out.u64(decided.epoch);
     let policies = &decided.policies;
@@ -430,6 +436,7 @@ fn decode_decided(i: &mut In<'_>) -> Result<Decided, Error> {
     let dataset = i.option(|i| DatasetId::parse(i.text(MAX_CODE)?).map_err(|_| i.refuse("not a dataset")))?;
     let pseudonym = i.option(|i| i.array().map(Pseudonym))?;
     let purpose = i.option(|i| Purpose::parse(i.text(MAX_CODE)?).map_err(|_| i.refuse("not a purpose")))?;
+    let reason = i.option(|i| Reason::parse(i.text(MAX_REASON)?).map_err(|_| i.refuse("not a reason")))?;
     let at = Timestamp(i.u64()?);
     let epoch = i.u64()?;
     let total = i.u32()?;
@@ -452,7 +459,7 @@ fn decode_decided(i: &mut In<'_>) -> Result<Decided, Error> {
         return Err(i.refuse("a digest of the policies belongs to a list that is not complete"));
     }
     let policies = Policies { listed, total, digest };
-    Ok(Decided { principal, action, dataset, pseudonym, purpose, at, epoch, policies })
+    Ok(Decided { principal, action, dataset, pseudonym, purpose, reason, at, epoch, policies })
 }
 
 fn decode_key(i: &mut In<'_>) -> Result<KeyRef, Error> {

@@ -18,16 +18,20 @@ fn decided() -> impl Strategy<Value = Decided> {
     let texts = ("\\PC{0,80}", "[A-Za-z]{0,30}");
     let options = (proptest::option::of(name()), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(name()));
     let rest = (any::<u64>(), any::<u64>(), proptest::collection::vec("\\PC{0,40}", 0..6));
-    (texts, options, rest).prop_map(|((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids))| Decided {
-        principal,
-        action,
-        dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
-        pseudonym: pseudonym.map(Pseudonym),
-        purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
-        at: Timestamp(at),
-        epoch,
-        policies: Policies::of(&ids),
-    })
+    let reason = proptest::option::of("[a-z ]{1,80}");
+    (texts, options, rest, reason).prop_map(
+        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), reason)| Decided {
+            principal,
+            action,
+            dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
+            pseudonym: pseudonym.map(Pseudonym),
+            purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
+            reason: reason.map(|r| Reason::parse(&r).unwrap()),
+            at: Timestamp(at),
+            epoch,
+            policies: Policies::of(&ids),
+        },
+    )
 }
 
 fn status() -> impl Strategy<Value = Status> {
@@ -124,6 +128,7 @@ fn the_longest_entry_fits() {
                 dataset: Some(DatasetId::parse(&longest).unwrap()),
                 pseudonym: Some(Pseudonym([1; 16])),
                 purpose: Some(Purpose::parse(&longest).unwrap()),
+                reason: Some(Reason::parse(&"r".repeat(512)).unwrap()),
                 at: Timestamp(1),
                 epoch: 1,
                 policies,

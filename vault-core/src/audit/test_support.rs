@@ -82,6 +82,9 @@ impl Fs for FaultyFs {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         OsFs.sync_dir(dir)
     }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn crate::fs::Lock>> {
+        OsFs.lock(path)
+    }
 }
 
 pub(super) struct Place {
@@ -150,6 +153,7 @@ pub(super) fn decision(tenant: &str, request: u8) -> Decision {
             subject: None,
             purpose: Some(Purpose::parse("billing").unwrap()),
         },
+        reason: None,
         request: RequestId([request; 16]),
         at: Timestamp(1_700_000_000_000),
         epoch: 7,

@@ -10,7 +10,7 @@ use super::entities::{self, Kind, NotExpressible};
 use super::registry::Registry;
 use super::{ControlAction, DataAction, Decision, Permit, Refusal, Resource};
 use crate::error::Check;
-use crate::id::{DatasetId, Purpose, RequestId, Subject, TenantId};
+use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
 use crate::principal::{Operator, Workload};
 use crate::time::Timestamp;
 
@@ -42,6 +42,8 @@ pub struct ControlRequest {
     pub tenant: Option<TenantId>,
     /// The dataset, if the action is about one; only together with its tenant.
     pub dataset: Option<DatasetId>,
+    /// Why, in the operator's own words: for the audit entry, no policy reads it.
+    pub reason: Option<Reason>,
     /// The call this belongs to.
     pub request: RequestId,
 }
@@ -168,6 +170,7 @@ impl Authorizer {
                 principal: who.spiffe_id().to_owned(),
                 action: A::NAME,
                 resource,
+                reason: None,
                 request: request.request,
                 at: now,
                 epoch: state.epoch,
@@ -250,6 +253,7 @@ impl Authorizer {
                 principal: who.spiffe_id().to_owned(),
                 action: A::NAME,
                 resource,
+                reason: request.reason,
                 request: request.request,
                 at: now,
                 epoch: state.epoch,

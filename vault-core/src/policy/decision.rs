@@ -1,7 +1,7 @@
 //! What was decided, for whom, about what: the part that permits, refusals and audit entries share.
 
 use crate::error::{Check, Error};
-use crate::id::{DatasetId, Purpose, RequestId, Subject, TenantId};
+use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
 use crate::time::Timestamp;
 
 /// What an action is about. A permit carries it, and keys are looked up from there alone.
@@ -26,6 +26,8 @@ pub struct Decision {
     pub action: &'static str,
     /// What it is about.
     pub resource: Resource,
+    /// The operator's own words, for a control action that they gave some for.
+    pub reason: Option<Reason>,
     /// The call this belongs to.
     pub request: RequestId,
     /// When it was decided.

@@ -30,7 +30,12 @@ impl Vault {
         about: (Option<&TenantId>, Option<&DatasetId>),
         work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let request = ControlRequest { tenant: about.0.cloned(), dataset: about.1.cloned(), request: call.request };
+        let request = ControlRequest {
+            tenant: about.0.cloned(),
+            dataset: about.1.cloned(),
+            reason: call.reason.cloned(),
+            request: call.request,
+        };
         let permit = match self.authorizer.authorize_control::<A>(call.who, request, self.clock.now()) {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),

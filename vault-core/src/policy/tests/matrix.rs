@@ -78,8 +78,12 @@ fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
     for (about, tenant, dataset) in
         [("vault", None, None), ("tenant", Some(&tenant), None), ("dataset", Some(&tenant), Some(&dataset))]
     {
-        let request =
-            ControlRequest { tenant: tenant.cloned(), dataset: dataset.cloned(), request: RequestId([0; 16]) };
+        let request = ControlRequest {
+            tenant: tenant.cloned(),
+            dataset: dataset.cloned(),
+            reason: None,
+            request: RequestId([0; 16]),
+        };
         let result = show(authorizer.authorize_control::<A>(&Operator::for_test(ALICE), request, NOW));
         writeln!(out, "{:<15} {:<24} {about:<31} {result}", A::NAME, "operator").unwrap();
     }
