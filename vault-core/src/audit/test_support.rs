@@ -171,5 +171,5 @@ pub(super) fn permit<A: crate::policy::Action>(decision: Decision) -> Permit<A> 
 }
 
 pub(super) fn refusal(tenant: &str, request: u8) -> Refusal {
-    Refusal { decision: decision(tenant, request), check: Check::Policy, reason: "no policy allows it" }
+    Refusal { decision: Box::new(decision(tenant, request)), check: Check::Policy, reason: "no policy allows it" }
 }

@@ -351,7 +351,7 @@ struct Pending {
 
 impl Pending {
     fn refuse<A: super::Action>(self, check: Check, reason: &'static str) -> Result<Permit<A>, Refusal> {
-        Err(Refusal { decision: self.decision, check, reason })
+        Err(Refusal { decision: Box::new(self.decision), check, reason })
     }
 
     fn conclude<A: super::Action>(

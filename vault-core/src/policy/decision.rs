@@ -42,7 +42,7 @@ pub struct Decision {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// What was asked.
-    pub decision: Decision,
+    pub decision: Box<Decision>,
     /// The check that refused.
     pub check: Check,
     /// Which rule of that check, for the audit entry; decided at compile time, so it cannot carry data.

@@ -101,7 +101,7 @@ impl Vault {
         match self.pseudonym(&permit).await {
             Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
             Err(error) => {
-                let decision = permit.decision().clone();
+                let decision = Box::new(permit.decision().clone());
                 let reason = "allowed, but the subject's pseudonym could not be made";
                 self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
                 Err(error)
