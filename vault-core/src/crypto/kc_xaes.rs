@@ -47,6 +47,20 @@ struct Expanded {
     k1: [u8; 16],
 }
 
+impl Expanded {
+    /// AES-256_K of each block.
+    ///
+    /// Block by block: the functions of crate `aes` for many blocks keep the round keys in registers and spill those for
+    /// which there is none to the stack, where they would stay (`tests/memory_scan`). The processor overlaps the blocks
+    /// anyway.
+    #[inline]
+    fn encrypt(&self, blocks: &mut [Block]) {
+        for block in blocks {
+            self.cipher.encrypt_block(block);
+        }
+    }
+}
+
 /// What one nonce prefix gives under one key.
 pub(crate) struct Run(Locked<RunKeys>);
 
@@ -132,7 +146,7 @@ impl KcKey {
             block(b"XCMT", prefix),
         ]
         .map(Block::from);
-        own.cipher.encrypt_blocks(&mut blocks);
+        own.encrypt(&mut blocks);
         let [a, b, x] = blocks.map(<[u8; 16]>::from);
         Ok(Derived { kx: [a, b], mask: xor(x, own.k1) })
     }
@@ -203,7 +217,7 @@ impl KcKey {
     #[inline]
     fn commit(&self, mask: &[u8; 16], suffix: &[u8; SUFFIX]) -> Result<[u8; COMMITMENT], Error> {
         let mut blocks = commitment_inputs(mask, suffix).map(Block::from);
-        self.0.get()?.cipher.encrypt_blocks(&mut blocks);
+        self.0.get()?.encrypt(&mut blocks);
         Ok(join(blocks))
     }
 
@@ -223,7 +237,7 @@ impl KcKey {
         for (pair, suffix) in blocks.iter_mut().zip(suffixes) {
             *pair = commitment_inputs(mask, suffix).map(Block::from);
         }
-        self.0.get()?.cipher.encrypt_blocks(blocks.as_flattened_mut());
+        self.0.get()?.encrypt(blocks.as_flattened_mut());
         for (commitment, pair) in out.iter_mut().zip(blocks) {
             *commitment = join(pair);
         }
