@@ -14,7 +14,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use vault_core::principal::{IdentityError, TrustBundle, WorkloadBundle, OperatorBundle, check_planes_apart};
+use vault_core::principal::{IdentityError, OperatorBundle, TrustBundle, WorkloadBundle, check_planes_apart};
 use vault_core::time::{Clock, SystemClock};
 
 use crate::config::{Config, ConfigError};
@@ -129,7 +129,10 @@ impl Materials {
         let workloads: WorkloadBundle = load::bundle(&config.data)?;
         let operators: OperatorBundle = load::bundle(&config.control)?;
         check_planes_apart(&workloads, &operators).map_err(|error| config.control.client_ca.error(error))?;
-        Ok(Self { data: load::material(&config.data, workloads)?, control: load::material(&config.control, operators)? })
+        Ok(Self {
+            data: load::material(&config.data, workloads)?,
+            control: load::material(&config.control, operators)?,
+        })
     }
 }
 

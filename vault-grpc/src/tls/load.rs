@@ -8,9 +8,7 @@ use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
-use vault_core::principal::{
-    Plane, TrustBundle, TrustDomain, certificates_from_pem, crls_from_pem,
-};
+use vault_core::principal::{Plane, TrustBundle, TrustDomain, certificates_from_pem, crls_from_pem};
 use vault_core::time::{Clock, SystemClock};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -46,8 +44,8 @@ fn read(file: &NamedFile, most: u64, private: bool) -> Result<Zeroizing<Vec<u8>>
 pub(super) fn bundle<P: Plane>(listener: &Listener) -> Result<TrustBundle<P>, ConfigError> {
     let domain = TrustDomain::parse(&listener.trust_domain)
         .map_err(|e| ConfigError::new(&listener.trust_domain_place, e.to_string()))?;
-    let roots = certificates_from_pem(&read(&listener.client_ca, MAX_PEM, false)?)
-        .map_err(|e| listener.client_ca.error(e))?;
+    let roots =
+        certificates_from_pem(&read(&listener.client_ca, MAX_PEM, false)?).map_err(|e| listener.client_ca.error(e))?;
     let mut bundle = TrustBundle::new(domain, &roots).map_err(|e| listener.client_ca.error(e))?;
     bundle.check(SystemClock.now()).map_err(|e| listener.client_ca.error(e))?;
     let mut lists = Vec::new();
