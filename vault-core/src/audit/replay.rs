@@ -17,6 +17,7 @@ pub(super) const ENTRIES: &str = "entries.log";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 pub(super) const PUBLISHED: &str = "checkpoint";
 pub(super) const VKEY: &str = "log.pub";
+pub(super) const LOCK: &str = "lock";
 
 /// The first thing in a log that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
