@@ -191,6 +191,7 @@ impl Log {
             note: String::new(),
             tiles: tiles::Builder::default(),
             published: false,
+            found: latest.size,
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
@@ -339,6 +340,7 @@ fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<
     // Written again, because a page that could not be written once may count as clean since (and so would not be
     // written by the next sync), though the disk has not got it.
     rewrite(&*entries, state.signed_end, state.entries_end)?;
+    rewrite(&*checkpoints, state.last_note, state.checkpoints_end)?;
     Ok(Files { entries, checkpoints })
 }
 
