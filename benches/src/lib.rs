@@ -1,1 +1,3 @@
-//! Placeholder.
+//! The benchmark suites live in `benches/`; this library only reads what criterion measured.
+
+pub mod ratios;
