@@ -1,11 +1,6 @@
 //! The gateway around the services: configuration, TLS, reload, drain, the command line. Real sockets, real clients.
 #![cfg(feature = "dev")]
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test that meets the unexpected has to stop"
-)]
+#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
 mod command_line;
 mod configuration;
