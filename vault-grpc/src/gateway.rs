@@ -47,6 +47,7 @@ pub struct Gateway {
     vault: Arc<Vault>,
     data: Arc<Current<Workload>>,
     control: Arc<Current<Operator>>,
+    refusals: Arc<Refusals>,
     phase: watch::Sender<Phase>,
     listeners: Vec<JoinHandle<()>>,
     background: Vec<JoinHandle<()>>,
@@ -79,10 +80,10 @@ impl Gateway {
         let (control_addr, control_task) = listen(control_tcp, &control, shared(control_routes))?;
         let background = vec![
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
-            tokio::spawn(tell_refusals(Arc::clone(&vault), refusals)),
+            tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
         ];
         let listeners = vec![data_task, control_task];
-        Ok(Self { config, data_addr, control_addr, vault, data, control, phase, listeners, background })
+        Ok(Self { config, data_addr, control_addr, vault, data, control, refusals, phase, listeners, background })
     }
 
     /// Where the data plane listens.
@@ -128,7 +129,7 @@ impl Gateway {
     /// # Errors
     /// [`Error::Unavailable`] if the audit log had failed or could not be closed; what was acknowledged is there.
     pub async fn shutdown(self) -> Result<(), Error> {
-        let Self { config, vault, data, control, phase, mut listeners, background, .. } = self;
+        let Self { config, vault, data, control, refusals, phase, mut listeners, background, .. } = self;
         phase.send_replace(Phase::Draining);
         let deadline = Instant::now() + config.limits.drain_timeout;
         for listener in &mut listeners {
@@ -147,6 +148,7 @@ impl Gateway {
             task.abort();
             drop(task.await);
         }
+        tell_once(&vault, &refusals).await;
         drop((data, control));
         vault.keys().evict_all();
         close(vault).await
@@ -240,15 +242,19 @@ async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let second = SystemClock.now().secs();
-        for ((plane, reason), count) in refusals.take() {
-            log(&Event::Refused { plane, reason, count });
-            let recorded = vault.audit().system(SystemEvent::Refusals { reason, second, count });
-            match timeout(REFUSALS_DEADLINE, recorded).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => log(&Event::Failed { what: "record refused connections", error }),
-                Err(_) => log(&Event::Warning("the audit log took no refused connections in time")),
-            }
+        tell_once(&vault, &refusals).await;
+    }
+}
+
+async fn tell_once(vault: &Vault, refusals: &Refusals) {
+    let second = SystemClock.now().secs();
+    for ((plane, reason), count) in refusals.take() {
+        log(&Event::Refused { plane, reason, count });
+        let recorded = vault.audit().system(SystemEvent::Refusals { reason, second, count });
+        match timeout(REFUSALS_DEADLINE, recorded).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log(&Event::Failed { what: "record refused connections", error }),
+            Err(_) => log(&Event::Warning("the audit log took no refused connections in time")),
         }
     }
 }

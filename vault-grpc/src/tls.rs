@@ -82,8 +82,8 @@ fn provider() -> CryptoProvider {
     provider
 }
 
-/// The material in force on one listener. Replacing it touches new handshakes at once; open connections notice through
-/// [`Self::changes`] and are judged again by the new bundle.
+/// The material in force on one listener. Replacing it touches new handshakes at once; open connections notice
+/// it and are judged again by the new bundle.
 #[derive(Debug)]
 pub struct Current<P: Principal> {
     material: ArcSwap<Material<P>>,

@@ -9,11 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -28,6 +30,9 @@ use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
+
+/// After a GOAWAY: how long no call may run before a peer that does not hang up is cut.
+const QUIET: Duration = Duration::from_millis(500);
 
 pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let Proven { tls, caller } = proven;
@@ -62,6 +67,7 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
         _ = &mut serving => return,
         reason = &mut refused => Some(reason),
         () = sleep(shared.limits.connection_grace) => None,
+        () = async { sleep(QUIET).await; activity.idle_for(QUIET).await } => None,
         () = Phase::Cut.reached(&mut phase) => None,
     };
     let (goaway, _) = oneshot::channel();
@@ -160,7 +166,7 @@ impl Activity {
     }
 }
 
-/// A running call, until it is dropped.
+/// A running call, until it is dropped: with the last of its answer.
 struct Running(Arc<Activity>);
 
 impl Drop for Running {
@@ -197,9 +203,34 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
         let running = self.activity.begin();
         let answer = self.routes.call(request);
         Box::pin(async move {
-            let answer = answer.await;
-            drop(running);
-            answer
+            let answer = answer.await?;
+            Ok(answer.map(|body| Body::new(Answer { body, _running: running })))
         })
+    }
+}
+
+/// The body of an answer; its call runs until the body has been handed over.
+struct Answer {
+    body: Body,
+    _running: Running,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
     }
 }

@@ -1,0 +1,158 @@
+//! Each error of a configuration names the line, the key and what is expected; `init` makes one that is in order.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use vault_grpc::build;
+use vault_grpc::config::{Config, ConfigError, Limits};
+use vault_grpc::init::init;
+
+use super::support::made;
+
+const GOOD: &str = r#"environment = "dev"
+instance = "one"
+[data]
+address = "127.0.0.1:8443"
+certificate = "a.pem"
+key = "a.key"
+client_ca = "b.pem"
+trust_domain = "workloads.example"
+[control]
+address = "127.0.0.1:8444"
+certificate = "a.pem"
+key = "a.key"
+client_ca = "c.pem"
+trust_domain = "operators.example"
+[store]
+path = "store"
+[audit]
+dir = "audit"
+key = "audit.key"
+[root]
+kind = "local"
+path = "root.key"
+[policy]
+schema = "s"
+policies = []
+registry = "r"
+[limits]
+max_streams = 10
+[cache]
+ttl_ms = 1000
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/blindvault/vault.toml"))
+}
+
+#[test]
+fn a_good_configuration_is_read_with_defaults_and_paths_from_its_directory() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(config.limits, Limits { max_streams: 10, ..Limits::default() });
+    assert_eq!(config.data.key.path, Path::new("/etc/blindvault/a.key"));
+    assert_eq!(config.cache.ttl.as_secs(), 1);
+    assert_eq!(config.log_origin(), "blindvault/one");
+}
+
+#[test]
+fn every_error_names_line_key_and_expectation() {
+    let table = [
+        // (what to replace, by what, the line, the key or nothing, a part of the message)
+        (r#"environment = "dev""#, r#"environment = "staging""#, 1, "environment", r#"must be "dev" or "production""#),
+        (r#"environment = "dev""#, r#"environment = "production""#, 1, "environment", "development build"),
+        (r#"environment = "dev""#, "environment = 3", 1, "", "expected a string"),
+        (r#"instance = "one""#, r#"instance = "One""#, 2, "instance", "a-z 0-9"),
+        (r#"instance = "one""#, r#"instance = """#, 2, "instance", "1 to 63"),
+        (r#"instance = "one""#, r#"instnace = "one""#, 2, "", "unknown field `instnace`"),
+        (r#"instance = "one""#, r#"instance = "one"#, 2, "", "expected"),
+        ("127.0.0.1:8443", "localhost", 4, "data.address", "an IP address and a port"),
+        ("127.0.0.1:8443", "0.0.0.0:8443", 4, "data.address", "loopback only"),
+        ("127.0.0.1:8444", "127.0.0.1:8443", 10, "control.address", "must differ"),
+        (r#"client_ca = "c.pem""#, r#"client_ca = """#, 13, "control.client_ca", "must name a file"),
+        ("workloads.example", "Workloads.example", 8, "data.trust_domain", "a trust domain"),
+        ("operators.example", "workloads.example", 14, "control.trust_domain", "must differ"),
+        (r#"kind = "local""#, r#"kind = "hsm""#, 21, "root.kind", "must be a kind"),
+        (r#"path = "root.key""#, "", 21, "root.path", "needs the path"),
+        ("policies = []", r#"policies = "all""#, 25, "", "expected a sequence"),
+        ("max_streams = 10", "max_streams = 0", 28, "limits.max_streams", "must be 1 to 10000"),
+        ("max_streams = 10", "max_streams = -1", 28, "", "expected u64"),
+        ("max_streams = 10", "max_steams = 10", 28, "", "unknown field `max_steams`"),
+        ("max_streams = 10", "handshake_timeout_ms = 99", 28, "limits.handshake_timeout_ms", "must be 100 to"),
+        ("ttl_ms = 1000", "ttl_ms = 999", 30, "cache.ttl_ms", "must be 1000 to"),
+        (r#"dir = "audit""#, "", 17, "", "missing field `dir`"),
+    ];
+    for (from, to, line, key, why) in table {
+        assert!(GOOD.contains(from), "{from}");
+        let error = parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
+        let place = if key.is_empty() { format!("line {line}:") } else { format!("line {line}, {key}:") };
+        assert!(error.starts_with("/etc/blindvault/vault.toml"), "{error}");
+        assert!(error.contains(&place), "{to}: {error} lacks {place}");
+        assert!(error.contains(why), "{to}: {error} lacks {why}");
+    }
+}
+
+#[test]
+fn no_error_repeats_a_value_of_the_wrong_type() {
+    let error = parse(&GOOD.replace("max_streams = 10", "max_streams = \"hunter2, expected\"")).unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
+}
+
+#[test]
+fn init_makes_what_check_finds_in_order_and_changes_nothing_twice() {
+    let (_dir, made) = made();
+    let checked = build::check(&Config::load(&made.config).unwrap()).unwrap();
+    assert!(checked.policies > 0);
+    assert_eq!(checked.workloads, 2);
+    let root = made.config.parent().unwrap();
+    assert!(!root.join("data").exists(), "check opens neither store nor log");
+    for entry in ["root.key", "audit.key", "certs/gateway.key", "certs/billing.key", "certs/workload-ca.key"] {
+        let mode = fs::metadata(root.join(entry)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{entry}");
+    }
+    let before = fs::read(&made.config).unwrap();
+    let again = init(root, 0, 0).unwrap_err().to_string();
+    assert!(again.contains("must be empty") && again.contains("audit.key"), "{again}");
+    assert_eq!(fs::read(&made.config).unwrap(), before);
+}
+
+#[test]
+fn check_names_the_file_that_is_wrong_and_where_it_is_named() {
+    type Damage = fn(&Path);
+    let damages: [(&str, Damage, &str, &str); 9] = [
+        ("certs/gateway.pem", |f| fs::write(f, "").unwrap(), "data.certificate", "holds no certificate"),
+        ("certs/gateway.key", |f| mode(f, 0o640), "data.key", "must be 0600"),
+        (
+            "certs/gateway.key",
+            |f| fs::copy(f.with_file_name("billing.key"), f).map(drop).unwrap(),
+            "data.key",
+            "not the key",
+        ),
+        ("certs/workload-ca.pem", |f| fs::remove_file(f).unwrap(), "data.client_ca", "cannot be read"),
+        (
+            "certs/operator-ca.pem",
+            |f| fs::copy(f.with_file_name("workload-ca.pem"), f).map(drop).unwrap(),
+            "control.client_ca",
+            "also a root of the workloads",
+        ),
+        ("root.key", |f| fs::write(f, "short").unwrap(), "root.path", "length"),
+        ("audit.key", |f| mode(f, 0o604), "audit.key", "must be 0600"),
+        (
+            "policies/registry.toml",
+            |f| fs::write(f, "[[workload]]\nid = 3\n").unwrap(),
+            "policy.registry",
+            "registry line 2",
+        ),
+        ("policies/baseline.cedar", |f| fs::write(f, "\npermit(").unwrap(), "baseline.cedar line", "not valid Cedar"),
+    ];
+    for (file, damage, place, why) in damages {
+        let (_dir, made) = made();
+        damage(&made.config.with_file_name("").join(file));
+        let error = build::check(&Config::load(&made.config).unwrap()).unwrap_err().to_string();
+        assert!(error.contains(place) && error.contains(why), "{file}: {error}");
+    }
+}
+
+fn mode(file: &Path, mode: u32) {
+    fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+}
