@@ -1,0 +1,126 @@
+//! Sealing and opening, with ring beside them in the same run: the floor (one key reused, the same AAD, in place) and
+//! what one writes by hand (a fresh key and a nonce from the operating system for every message).
+#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark that cannot work must stop; criterion's macros")]
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use vault_core::envelope::{Context, DataKey, FRONT, OVERHEAD, Scope};
+use vault_core::id::{DatasetId, KeyId, KeyVersion, TenantId};
+use vault_core::secret::Key32;
+
+const SIZES: [usize; 7] = [16, 64, 256, 1024, 4096, 65_536, 1_048_576];
+const RAW: [u8; 32] = [7; 32];
+/// More prefixes than a slot keeps record keys.
+const PREFIXES: usize = 9;
+
+fn data_key() -> DataKey {
+    let scope = Scope {
+        tenant: TenantId::parse("acme").unwrap(),
+        dataset: DatasetId::parse("customers").unwrap(),
+        subject: None,
+    };
+    DataKey::new(&Key32::copy_of(&RAW).unwrap(), KeyId([1; 16]), KeyVersion::FIRST, scope).unwrap()
+}
+
+fn context() -> Context {
+    Context::from_pairs([("column", "iban"), ("table", "cust")]).unwrap()
+}
+
+fn ring_key(bytes: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).unwrap())
+}
+
+/// A nonce that is new each time and costs nothing.
+fn counted(count: &mut u64) -> Nonce {
+    *count += 1;
+    let mut nonce = [0; 12];
+    nonce[..8].copy_from_slice(&count.to_le_bytes());
+    Nonce::assume_unique_for_key(nonce)
+}
+
+fn seal(c: &mut Criterion) {
+    let (key, context) = (data_key(), context());
+    let aad = context.canonical(&key).unwrap();
+    let reused = ring_key(&RAW);
+    let random = SystemRandom::new();
+    let mut group = c.benchmark_group("seal");
+    for size in SIZES {
+        group.throughput(Throughput::Bytes(size as u64));
+        let plaintext = vec![0x55; size];
+        let mut buffer = vec![0x55; size + OVERHEAD];
+        group.bench_function(BenchmarkId::new("ours", size), |b| {
+            b.iter(|| key.seal(&context, black_box(&plaintext)).unwrap());
+        });
+        group.bench_function(BenchmarkId::new("ours_in_place", size), |b| {
+            b.iter(|| key.seal_in_place(&context, black_box(&mut buffer)).unwrap());
+        });
+        let mut body = vec![0x55; size];
+        let mut count = 0;
+        group.bench_function(BenchmarkId::new("ring_reused_key", size), |b| {
+            b.iter(|| {
+                let nonce = counted(&mut count);
+                reused.seal_in_place_separate_tag(nonce, Aad::from(&aad), black_box(&mut body)).unwrap()
+            });
+        });
+        group.bench_function(BenchmarkId::new("ring_fresh_key", size), |b| {
+            b.iter(|| {
+                let (mut bytes, mut nonce) = ([0; 32], [0; 12]);
+                random.fill(&mut bytes).unwrap();
+                random.fill(&mut nonce).unwrap();
+                let nonce = Nonce::assume_unique_for_key(nonce);
+                ring_key(&bytes).seal_in_place_separate_tag(nonce, Aad::from(&aad), black_box(&mut body)).unwrap()
+            });
+        });
+    }
+}
+
+/// In place, each iteration first copies the ciphertext into the buffer, ours and ring's alike.
+fn open(c: &mut Criterion) {
+    let (key, context) = (data_key(), context());
+    let aad = context.canonical(&key).unwrap();
+    let reused = ring_key(&RAW);
+    let mut group = c.benchmark_group("open");
+    for size in SIZES {
+        group.throughput(Throughput::Bytes(size as u64));
+        let plaintext = vec![0x55; size];
+        let envelope = key.seal(&context, &plaintext).unwrap();
+        group.bench_function(BenchmarkId::new("ours", size), |b| {
+            b.iter(|| key.open(&context, black_box(&envelope)).unwrap());
+        });
+        let mut buffer = envelope.clone();
+        group.bench_function(BenchmarkId::new("ours_in_place", size), |b| {
+            b.iter(|| {
+                buffer.copy_from_slice(&envelope);
+                key.open_in_place(&context, black_box(&mut buffer)).unwrap().len()
+            });
+        });
+        let envelopes: Vec<_> = (0..PREFIXES).map(|_| data_key().seal(&context, &plaintext).unwrap()).collect();
+        let mut next = envelopes.iter().cycle();
+        group.bench_function(BenchmarkId::new("ours_new_prefix", size), |b| {
+            b.iter(|| {
+                buffer.copy_from_slice(next.next().unwrap());
+                key.open_in_place(&context, black_box(&mut buffer)).unwrap().len()
+            });
+        });
+        let mut count = 0;
+        let mut sealed = vec![0; FRONT];
+        sealed.extend(&plaintext);
+        let tag =
+            reused.seal_in_place_separate_tag(counted(&mut count), Aad::from(&aad), &mut sealed[FRONT..]).unwrap();
+        sealed.extend(tag.as_ref());
+        group.bench_function(BenchmarkId::new("ring_reused_key", size), |b| {
+            b.iter(|| {
+                buffer.copy_from_slice(&sealed);
+                let mut count = 0;
+                let nonce = counted(&mut count);
+                reused.open_in_place(nonce, Aad::from(&aad), black_box(&mut buffer[FRONT..])).unwrap().len()
+            });
+        });
+    }
+}
+
+criterion_group!(benches, seal, open);
+criterion_main!(benches);
