@@ -1,3 +1,1 @@
-//! The benchmark suites live in `benches/`; this library only reads what criterion measured.
-
-pub mod ratios;
+//! Criterion suites, each with its reference beside it (`benches/`), and the tools that read their results (`src/bin/`).

@@ -1,0 +1,98 @@
+"""Writes the seed corpora: envelopes and inputs from the committed vectors, and certificates that keep or break one rule
+each. Needs PyPI `cryptography`. Certificates get fresh keys, so their bytes differ from run to run.
+"""
+
+import datetime
+import json
+import pathlib
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+HERE = pathlib.Path(__file__).parent
+VECTORS = json.loads((HERE / "../vault-core/tests/vectors/envelope_v1.json").read_text())
+SPIFFE = "spiffe://prod.example/ns/shop/sa/billing"
+
+
+def write(target, name, data):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+def envelopes():
+    """Headers, and bodies with their pairs as raw material for the structured targets."""
+    tests = VECTORS["tests"]
+    for test in tests[:1] + [t for t in tests if "sealed with" in t["reason"] or t["reason"].startswith("cut to")]:
+        write("envelope_header", f"vector-{test['id']:03}", bytes.fromhex(test["envelope"]))
+    for test in [t for t in tests if t["expected"] == "ok" and len(t["envelope"]) < 2000][:16]:
+        pairs = "".join(key + value for key, value in test["context"]).encode()
+        material = bytes.fromhex(test["nonce"]) + pairs + bytes.fromhex(test.get("plaintext", "")) + bytes(range(8))
+        for target in ("open_mutated", "gcm_differential"):
+            write(target, f"vector-{test['id']:03}", material)
+        names = (test["tenant"] + test["dataset"] + (test["subject"] or "")).encode()
+        write("context_injective", f"vector-{test['id']:03}", names + bytes([0, 0, 0, 1]) + pairs + bytes([1, 0, 1, 0]))
+
+
+def certificate(key=None, sans=(x509.UniformResourceIdentifier(SPIFFE),), ca=None, usage=("digital_signature",), **more):
+    """A self-signed certificate; what is signed by whom does not matter to the leaf's own rules."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name(more.get("subject", [x509.NameAttribute(NameOID.COMMON_NAME, "billing")]))
+    start = datetime.datetime(2026, 1, 1)
+    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    builder = builder.serial_number(7).not_valid_before(start).not_valid_after(start + datetime.timedelta(days=90))
+    if sans:
+        builder = builder.add_extension(x509.SubjectAlternativeName(sans), more.get("san_critical", False))
+    if ca is not None:
+        builder = builder.add_extension(x509.BasicConstraints(ca, None), True)
+    if usage is not None:
+        names = "digital_signature content_commitment key_encipherment data_encipherment key_agreement key_cert_sign"
+        flags = {flag: flag in usage for flag in f"{names} crl_sign encipher_only decipher_only".split()}
+        builder = builder.add_extension(x509.KeyUsage(**flags), more.get("usage_critical", True))
+    if "eku" in more:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(more["eku"]), False)
+    if "unknown" in more:
+        extension = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), b"\x05\x00")
+        builder = builder.add_extension(extension, more["unknown"])
+    digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, digest).public_bytes(serialization.Encoding.DER)
+
+
+def certificates():
+    uri = x509.UniformResourceIdentifier
+    good = uri(SPIFFE)
+    client, server = ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH
+    email_name = [x509.NameAttribute(NameOID.EMAIL_ADDRESS, "a@b.example")]
+    cases = {
+        "good-p256": {},
+        "good-ed25519": {"key": ed25519.Ed25519PrivateKey.generate()},
+        "good-rsa": {"key": rsa.generate_private_key(65537, 2048)},
+        "good-eku": {"eku": [server, client]},
+        "good-not-ca": {"ca": False},
+        "good-dns": {"sans": [x509.DNSName("billing.example"), good]},
+        "good-empty-subject": {"subject": [], "san_critical": True},
+        "good-unknown-not-critical": {"unknown": False},
+        "bad-unknown-critical": {"unknown": True},
+        "bad-empty-subject": {"subject": []},
+        "bad-no-san": {"sans": ()},
+        "bad-two-uris": {"sans": [good, uri("spiffe://prod.example/other")]},
+        "bad-email": {"sans": [good, x509.RFC822Name("a@b.example")]},
+        "bad-email-in-subject": {"subject": email_name},
+        "bad-root": {"sans": [uri("spiffe://prod.example")]},
+        "bad-scheme": {"sans": [uri("https://prod.example/x")]},
+        "bad-dots": {"sans": [uri("spiffe://prod.example/a/../b")]},
+        "bad-ca": {"ca": True},
+        "bad-signs": {"usage": ("digital_signature", "key_cert_sign")},
+        "bad-no-usage": {"usage": None},
+        "bad-usage-not-critical": {"usage_critical": False},
+        "bad-server-only": {"eku": [server]},
+        "bad-weak": {"key": rsa.generate_private_key(65537, 1024)},
+    }
+    for name, case in cases.items():
+        write("certificate_identity", name, certificate(**case))
+
+
+envelopes()
+certificates()
