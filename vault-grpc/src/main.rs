@@ -1,2 +1,9 @@
-//! Placeholder.
-fn main() {}
+//! `vault-grpc`: serve, init, check, audit, policy.
+
+mod cli;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -78,6 +78,16 @@ impl Vault {
         &self.authorizer
     }
 
+    /// Wipes every key in memory and closes the audit log: what waits is written, the last checkpoint signed. Blocks until
+    /// then. A vault that is only dropped leaves a log that recovers when it is opened again.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log had failed, or fails meanwhile.
+    pub fn close(self) -> Result<(), Error> {
+        self.keys.evict_all();
+        self.audit.close()
+    }
+
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.

@@ -68,12 +68,9 @@ async fn in_place<T>(parsed: &Parsed, work: impl AsyncFnOnce() -> Vec<Result<T, 
 }
 
 async fn encrypt(vault: &Vault, who: &Workload, request: &v1::EncryptRequest) -> Result<Sealed, Error> {
-    let target =
-        convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+    let target = convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
     let context = convert::context(&request.context)?;
-    vault
-        .encrypt(who, EncryptRequest { target: &target, context: &context, plaintext: &request.plaintext })
-        .await
+    vault.encrypt(who, EncryptRequest { target: &target, context: &context, plaintext: &request.plaintext }).await
 }
 
 #[tonic::async_trait]
@@ -121,8 +118,7 @@ impl CryptoService for Crypto {
         let request = request.get_ref();
         check_items(request.items.len())?;
         let parse = |item: &v1::BatchEncryptItem| {
-            let target =
-                convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
+            let target = convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
             Ok((target, convert::context(&item.context)?))
         };
         let parsed: Parsed = request.items.iter().map(parse).collect();
@@ -148,8 +144,7 @@ impl CryptoService for Crypto {
         let request = request.get_ref();
         check_items(request.items.len())?;
         let parse = |item: &v1::BatchDecryptItem| {
-            let target =
-                convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
+            let target = convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
             envelope_len(&item.envelope)?;
             Ok((target, convert::context(&item.context)?))
         };

@@ -80,8 +80,7 @@ impl TenantService for Control {
             let reason = convert::reason(&request.reason)?;
             let size = convert::page_size(request.page_size)?;
             let after = convert::page_token(&request.page_token, TenantId::parse)?;
-            let found =
-                self.vault.list_tenants(&call(&who, reason.as_ref())?, after.as_ref(), size + 1).await?;
+            let found = self.vault.list_tenants(&call(&who, reason.as_ref())?, after.as_ref(), size + 1).await?;
             let (found, next_page_token) = convert::page(found, size, |tenant| tenant.id.to_string());
             Ok(v1::ListTenantsResponse { tenants: found.iter().map(convert::tenant).collect(), next_page_token })
         };

@@ -1,0 +1,173 @@
+//! From a configuration to a vault. Everything that can be found wrong without writing is found before anything is
+//! written.
+
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use vault_core::audit::{Log, LogSigner};
+use vault_core::fs::{Fs, OsFs};
+use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
+use vault_core::kms::RootKey;
+use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
+use vault_core::store::EmbeddedStore;
+use vault_core::time::SystemClock;
+use vault_core::vault::VaultParts;
+use vault_core::{Error, Vault};
+
+use crate::config::{Config, ConfigError, NamedFile, Root, cannot_read};
+use crate::hardening;
+use crate::telemetry::{Event, log};
+use crate::tls::Materials;
+
+/// Longest schema or policy file, in bytes.
+const MAX_POLICY: u64 = 256 * 1024;
+
+/// Why the gateway does not start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StartError {
+    /// The configuration or a file it names.
+    Config(ConfigError),
+    /// A part of the vault.
+    Vault(Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Vault(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<ConfigError> for StartError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        Self::Vault(error)
+    }
+}
+
+/// The policies and the registry that a configuration names.
+///
+/// # Errors
+/// The first file that is not acceptable, with the line in it.
+pub fn policies(config: &Config) -> Result<(PolicySet, Registry), ConfigError> {
+    let schema = text(&config.policy.schema, MAX_POLICY)?;
+    let files = &config.policy.policies;
+    let texts = files.iter().map(|file| text(file, MAX_POLICY)).collect::<Result<Vec<_>, _>>()?;
+    let names: Vec<String> = files.iter().map(|file| file.path.display().to_string()).collect();
+    let sources: Vec<Source<'_>> = names.iter().zip(&texts).map(|(name, text)| Source { name, text }).collect();
+    let name = config.policy.schema.path.display().to_string();
+    let set = PolicySet::load(Source { name: &name, text: &schema }, &sources).map_err(|error| match error {
+        // The field is the file, as we named it, and the line in it.
+        Error::Invalid { field, why } => ConfigError::new(field, why),
+        other => config.policy.schema.error(other),
+    })?;
+    let registry = text(&config.policy.registry, MAX_REGISTRY as u64)?;
+    let registry =
+        Registry::parse(&registry, &config.data.trust_domain).map_err(|error| config.policy.registry.error(error))?;
+    Ok((set, registry))
+}
+
+fn text(file: &NamedFile, most: u64) -> Result<String, ConfigError> {
+    let len = fs::metadata(&file.path).map_err(|e| file.error(cannot_read(&e)))?.len();
+    if len > most {
+        return Err(file.error(format!("is longer than {most} bytes")));
+    }
+    fs::read_to_string(&file.path).map_err(|e| file.error(cannot_read(&e)))
+}
+
+/// The root key.
+///
+/// # Errors
+/// [`ConfigError`] if it is not there or damaged.
+pub fn root(config: &Config) -> Result<Arc<dyn RootKey>, ConfigError> {
+    match &config.root {
+        #[cfg(feature = "dev")]
+        Root::Local(file) => {
+            let root = vault_core::kms::LocalRoot::open(&OsFs, &file.path).map_err(|error| file.error(error))?;
+            Ok(Arc::new(root))
+        }
+        #[cfg(not(feature = "dev"))]
+        Root::Local(file) => Err(file.error("a local root key exists in development builds only")),
+    }
+}
+
+/// The audit log's signing key.
+///
+/// # Errors
+/// [`ConfigError`] if it is not there, damaged, or readable by others.
+pub fn signer(config: &Config) -> Result<LogSigner, ConfigError> {
+    let file = &config.audit_key;
+    let mode = fs::metadata(&file.path).map_err(|e| file.error(cannot_read(&e)))?.mode();
+    if mode & 0o077 != 0 {
+        return Err(file.error(format!("mode {:04o} lets others read it; it must be 0600", mode & 0o7777)));
+    }
+    LogSigner::load(&OsFs, &file.path, &config.log_origin()).map_err(|error| file.error(error))
+}
+
+/// What `check` says is in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checked {
+    /// Policies in the set.
+    pub policies: usize,
+    /// Entries in the registry.
+    pub workloads: usize,
+}
+
+/// Loads everything that a configuration names, opens neither store nor audit log, and writes nothing.
+///
+/// # Errors
+/// The first thing that is not acceptable.
+pub fn check(config: &Config) -> Result<Checked, ConfigError> {
+    Materials::load(config)?;
+    let (set, registry) = policies(config)?;
+    root(config)?;
+    signer(config)?;
+    Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
+}
+
+/// The vault of a configuration: opens store and audit log, or makes them where there are none.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let (set, registry) = policies(config)?;
+    let root = root(config)?;
+    let signer = signer(config)?;
+    hardening::check_memory(config.environment)?;
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    let store_dir = match config.store.path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    fs.create_dir_durable(store_dir).map_err(|e| config.store.error(format!("its directory: {}", e.kind())))?;
+    fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
+    let store = EmbeddedStore::open(Arc::clone(&fs), &config.store.path)?;
+    let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
+    log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let keys = Keyring::new(KeyringParts {
+        store: Arc::new(store),
+        root,
+        instance: config.instance.clone(),
+        cache: CacheSettings {
+            capacity: config.cache.capacity,
+            ttl_millis: millis(config.cache.ttl),
+            idle_millis: millis(config.cache.idle),
+        },
+        clock: Arc::new(SystemClock),
+    })?;
+    let authorizer = Authorizer::new(set, registry);
+    Ok(Vault::new(VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) }))
+}

@@ -1,0 +1,92 @@
+//! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
+
+mod commands;
+mod print;
+mod serve;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The Blindvault gateway.
+#[derive(Debug, Parser)]
+#[command(name = "vault-grpc", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, policies and registry.
+    Serve {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Write a working configuration and a development PKI into a fresh directory.
+    #[cfg(feature = "dev")]
+    Init {
+        /// The directory, which must be empty or not exist yet.
+        #[arg(long)]
+        dir: PathBuf,
+    },
+    /// Say whether a configuration and all it names is in order; changes nothing.
+    Check {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(AuditCommand),
+    /// The policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum AuditCommand {
+    /// Recompute a log from its files: entries, chains, tree, checkpoints, tiles.
+    Verify {
+        /// The log's directory.
+        #[arg(long)]
+        dir: PathBuf,
+        /// A file with the log's verifier key, kept outside the log.
+        #[arg(long)]
+        key: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PolicyCommand {
+    /// Load the schema, the policies and the registry that a configuration names.
+    Check {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// Runs the command that the arguments name.
+pub(crate) fn run() -> ExitCode {
+    vault_grpc::telemetry::quiet_panics();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { 2 } else { 0 };
+            // Nowhere to say it if even this cannot be written.
+            drop(error.print());
+            return ExitCode::from(code);
+        }
+    };
+    match cli.command {
+        Command::Serve { config } => serve::serve(&config),
+        #[cfg(feature = "dev")]
+        Command::Init { dir } => commands::init(&dir),
+        Command::Check { config } => commands::check(&config),
+        Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
+        Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
+    }
+}

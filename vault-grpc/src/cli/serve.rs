@@ -1,0 +1,96 @@
+//! `serve`: the gateway until a signal ends it.
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use tokio::runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use vault_grpc::Gateway;
+use vault_grpc::build::StartError;
+use vault_grpc::config::Config;
+use vault_grpc::hardening;
+use vault_grpc::telemetry::{Event, log, set_json};
+
+pub(super) fn serve(config: &Path) -> ExitCode {
+    // Before any key is in memory.
+    if let Err(error) = hardening::apply() {
+        log(&Event::Failed { what: "harden the process", error });
+        return ExitCode::FAILURE;
+    }
+    let config = match Config::load(config) {
+        Ok(config) => config,
+        Err(error) => return not_started(StartError::Config(error)),
+    };
+    set_json(config.json_logs);
+    let runtime = match runtime::Builder::new_multi_thread().enable_all().thread_name("vault").build() {
+        Ok(runtime) => runtime,
+        Err(_) => {
+            log(&Event::Warning("the operating system gave no threads"));
+            return ExitCode::FAILURE;
+        }
+    };
+    runtime.block_on(until_signal(config))
+}
+
+fn not_started(error: StartError) -> ExitCode {
+    match error {
+        StartError::Config(error) => log(&Event::Misconfigured(error)),
+        StartError::Vault(error) => log(&Event::Failed { what: "start", error }),
+    }
+    ExitCode::FAILURE
+}
+
+struct Signals {
+    reload: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn until_signal(config: Config) -> ExitCode {
+    // Before the gateway: a signal that comes while it starts must not kill it half made.
+    let Ok(mut signals) = Signals::new() else {
+        log(&Event::Warning("signals cannot be handled"));
+        return ExitCode::FAILURE;
+    };
+    let gateway = match Gateway::start(config).await {
+        Ok(gateway) => gateway,
+        Err(error) => return not_started(error),
+    };
+    log(&Event::Notice(
+        "the control plane trusts certificates alone until operators' tokens and approvals exist: \
+         guard operators' keys accordingly",
+    ));
+    loop {
+        tokio::select! {
+            Some(()) = signals.reload.recv() => {
+                if let Err(error) = gateway.reload().await {
+                    log(&Event::ReloadFailed(error));
+                }
+            }
+            Some(()) = signals.terminate.recv() => break,
+            Some(()) = signals.interrupt.recv() => break,
+        }
+    }
+    log(&Event::Notice("draining"));
+    match gateway.shutdown().await {
+        Ok(()) => {
+            log(&Event::Notice("stopped"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log(&Event::Failed { what: "stop", error });
+            ExitCode::FAILURE
+        }
+    }
+}

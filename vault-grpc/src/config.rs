@@ -1,0 +1,199 @@
+//! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
+
+mod limits;
+mod read;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use limits::Limits;
+
+/// Longest configuration file, in bytes.
+pub const MAX_CONFIG: u64 = 256 * 1024;
+
+/// What is wrong with the configuration or a file that it names: where, and what is expected there. It quotes names and
+/// paths of the configuration, never the contents of a file with a key in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    place: String,
+    why: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { place: place.into(), why: why.into() }
+    }
+
+    /// The file, and as far as known the line and the key.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// What is wrong there, or what is expected.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.why)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Where this gateway runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Environment {
+    /// On a developer's machine: loopback only in builds with feature `dev`.
+    Dev,
+    /// For real; refused by builds with feature `dev`.
+    Production,
+}
+
+impl Environment {
+    /// As it is written in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Production => "production",
+        }
+    }
+}
+
+/// A file that the configuration names, and where it does so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// The file; relative paths are taken from the directory of the configuration.
+    pub path: PathBuf,
+    place: String,
+}
+
+impl NamedFile {
+    /// An error about this file.
+    pub fn error(&self, why: impl fmt::Display) -> ConfigError {
+        ConfigError::new(&self.place, format!("{}: {why}", self.path.display()))
+    }
+}
+
+/// One of the two listeners.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Where to listen. Port 0 takes a free one.
+    pub address: SocketAddr,
+    /// The gateway's certificate and its intermediates, leaf first (PEM).
+    pub certificate: NamedFile,
+    /// Its private key (PEM, mode 0600).
+    pub key: NamedFile,
+    /// The root certificates that name callers of this plane (PEM).
+    pub client_ca: NamedFile,
+    /// Revocation lists (PEM). With at least one, every certificate below the roots must be covered by a fresh list.
+    pub crls: Vec<NamedFile>,
+    /// The trust domain that callers' SPIFFE IDs lie in.
+    pub trust_domain: String,
+    /// The configuration's line of `trust_domain`.
+    pub(crate) trust_domain_place: String,
+}
+
+/// The root key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Root {
+    /// A key file, for development.
+    Local(NamedFile),
+}
+
+/// The policies and the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// The Cedar schema.
+    pub schema: NamedFile,
+    /// The policy files; none is allowed, and denies everything.
+    pub policies: Vec<NamedFile>,
+    /// The workload registry.
+    pub registry: NamedFile,
+}
+
+/// Bounds of the key cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cache {
+    /// Keys at most, of each kind.
+    pub capacity: usize,
+    /// How long a key stays in memory at most.
+    pub ttl: Duration,
+    /// How long a key stays in memory without being used.
+    pub idle: Duration,
+}
+
+/// A configuration whose values are each acceptable; whether the files it names are is found when they are loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The configuration file.
+    pub file: PathBuf,
+    /// Where this gateway runs.
+    pub environment: Environment,
+    /// This installation's id, which is bound into every wrapped tenant key and names the audit log.
+    pub instance: String,
+    /// The data plane, for workloads.
+    pub data: Listener,
+    /// The control plane, for operators.
+    pub control: Listener,
+    /// The store's file.
+    pub store: NamedFile,
+    /// The audit log's directory.
+    pub audit_dir: NamedFile,
+    /// The audit log's signing key (mode 0600).
+    pub audit_key: NamedFile,
+    /// The root key.
+    pub root: Root,
+    /// The policies and the registry.
+    pub policy: Policy,
+    /// Bounds of connections and calls.
+    pub limits: Limits,
+    /// Bounds of the key cache.
+    pub cache: Cache,
+    /// Whether log lines are JSON (the default in production) or for people.
+    pub json_logs: bool,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// The first thing that is not acceptable.
+    pub fn load(file: &Path) -> Result<Self, ConfigError> {
+        let place = file.display().to_string();
+        let len = std::fs::metadata(file).map_err(|e| ConfigError::new(&place, cannot_read(&e)))?.len();
+        if len > MAX_CONFIG {
+            return Err(ConfigError::new(place, "the file is longer than 256 KiB"));
+        }
+        let text = std::fs::read_to_string(file).map_err(|e| ConfigError::new(&place, cannot_read(&e)))?;
+        Self::parse(&text, file)
+    }
+
+    /// Reads a configuration from its text; `file` is what relative paths start from and what errors name.
+    ///
+    /// # Errors
+    /// The first thing that is not acceptable.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
+        read::read(text, file)
+    }
+
+    /// The name of the audit log, as its checkpoints and verifier key carry it.
+    pub fn log_origin(&self) -> String {
+        log_origin(&self.instance)
+    }
+}
+
+/// The name of the audit log of an instance.
+pub fn log_origin(instance: &str) -> String {
+    format!("blindvault/{instance}")
+}
+
+/// Why a file cannot be read, by kind only.
+pub(crate) fn cannot_read(error: &std::io::Error) -> String {
+    format!("cannot be read: {}", error.kind())
+}

@@ -1,0 +1,250 @@
+//! From the text to a [`Config`].
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use toml::Spanned;
+use vault_core::principal::TrustDomain;
+
+use super::limits::RawLimits;
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy, Root};
+
+type Text = Spanned<String>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    environment: Text,
+    instance: Text,
+    data: RawListener,
+    control: RawListener,
+    store: RawStore,
+    audit: RawAudit,
+    root: RawRoot,
+    policy: RawPolicy,
+    #[serde(default)]
+    limits: RawLimits,
+    #[serde(default)]
+    cache: RawCache,
+    #[serde(default)]
+    logs: RawLogs,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawListener {
+    address: Text,
+    certificate: Text,
+    key: Text,
+    client_ca: Text,
+    #[serde(default)]
+    crls: Vec<Text>,
+    trust_domain: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStore {
+    path: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAudit {
+    dir: Text,
+    key: Text,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRoot {
+    kind: Text,
+    path: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    schema: Text,
+    policies: Vec<Text>,
+    registry: Text,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCache {
+    capacity: Option<Spanned<u64>>,
+    ttl_ms: Option<Spanned<u64>>,
+    idle_ms: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawLogs {
+    format: Option<Text>,
+}
+
+pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
+    let reader = Reader { text, file };
+    let raw: Raw = toml::from_str(text).map_err(|error| reader.refuse_toml(&error))?;
+    reader.config(raw)
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    file: &'a Path,
+}
+
+impl Reader<'_> {
+    fn line(&self, offset: usize) -> usize {
+        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
+        1 + before.iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    fn place(&self, offset: usize, key: &str) -> String {
+        format!("{} line {}, {key}", self.file.display(), self.line(offset))
+    }
+
+    fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.place(offset, key), why)
+    }
+
+    /// The parser's message, without the value that it found: only what it expected.
+    fn refuse_toml(&self, error: &toml::de::Error) -> ConfigError {
+        let message = error.message();
+        let why = if message.starts_with("unknown field") || message.starts_with("missing field") {
+            message.to_owned()
+        } else if let Some((_, expected)) = message.rsplit_once(", expected ") {
+            format!("expected {expected}")
+        } else {
+            "not valid TOML; is the file complete?".to_owned()
+        };
+        let offset = error.span().map_or(0, |span| span.start);
+        ConfigError::new(format!("{} line {}", self.file.display(), self.line(offset)), why)
+    }
+
+    fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
+        if text.get_ref().is_empty() {
+            return Err(self.refuse(text.span().start, key, "must name a file"));
+        }
+        let dir = self.file.parent().unwrap_or(Path::new(""));
+        Ok(NamedFile { path: dir.join(text.get_ref()), place: self.place(text.span().start, key) })
+    }
+
+    fn files(&self, texts: &[Text], key: &str) -> Result<Vec<NamedFile>, ConfigError> {
+        texts.iter().map(|text| self.file(text, key)).collect()
+    }
+
+    fn config(&self, raw: Raw) -> Result<Config, ConfigError> {
+        let environment = self.environment(&raw.environment)?;
+        let json_logs = match raw.logs.format {
+            None => environment == Environment::Production,
+            Some(format) => match format.get_ref().as_str() {
+                "json" => true,
+                "text" => false,
+                _ => return Err(self.refuse(format.span().start, "logs.format", "must be \"json\" or \"text\"")),
+            },
+        };
+        let config = Config {
+            file: self.file.to_owned(),
+            environment,
+            instance: self.instance(raw.instance)?,
+            data: self.listener(&raw.data, "data")?,
+            control: self.listener(&raw.control, "control")?,
+            store: self.file(&raw.store.path, "store.path")?,
+            audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
+            audit_key: self.file(&raw.audit.key, "audit.key")?,
+            root: self.root(&raw.root)?,
+            policy: Policy {
+                schema: self.file(&raw.policy.schema, "policy.schema")?,
+                policies: self.files(&raw.policy.policies, "policy.policies")?,
+                registry: self.file(&raw.policy.registry, "policy.registry")?,
+            },
+            limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
+            cache: self.cache(&raw.cache)?,
+            json_logs,
+        };
+        if config.data.trust_domain == config.control.trust_domain {
+            let why = "must differ from data.trust_domain: operators and workloads share nothing";
+            return Err(ConfigError::new(&config.control.trust_domain_place, why));
+        }
+        if config.data.address == config.control.address && config.data.address.port() != 0 {
+            let why = "must differ from data.address";
+            return Err(self.refuse(raw.control.address.span().start, "control.address", why));
+        }
+        Ok(config)
+    }
+
+    fn environment(&self, text: &Text) -> Result<Environment, ConfigError> {
+        let refuse = |why: &str| Err(self.refuse(text.span().start, "environment", why));
+        match text.get_ref().as_str() {
+            "dev" => Ok(Environment::Dev),
+            "production" if cfg!(feature = "dev") => {
+                refuse("this is a development build (feature `dev`), which refuses \"production\"; use a release")
+            }
+            "production" => Ok(Environment::Production),
+            _ => refuse("must be \"dev\" or \"production\""),
+        }
+    }
+
+    fn instance(&self, text: Text) -> Result<String, ConfigError> {
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.');
+        let value = text.get_ref();
+        if (1..=63).contains(&value.len()) && value.bytes().all(good) {
+            return Ok(text.into_inner());
+        }
+        Err(self.refuse(text.span().start, "instance", "must be 1 to 63 of the characters a-z 0-9 . _ -"))
+    }
+
+    fn listener(&self, raw: &RawListener, plane: &str) -> Result<Listener, ConfigError> {
+        let key = |name: &str| format!("{plane}.{name}");
+        let at = raw.address.span().start;
+        let address: SocketAddr = raw.address.get_ref().parse().map_err(|_| {
+            self.refuse(at, &key("address"), "must be an IP address and a port, such as 127.0.0.1:8443")
+        })?;
+        if cfg!(feature = "dev") && !address.ip().is_loopback() {
+            let why = "a development build (feature `dev`) listens on loopback only, such as 127.0.0.1";
+            return Err(self.refuse(at, &key("address"), why));
+        }
+        let trust_domain_place = self.place(raw.trust_domain.span().start, &key("trust_domain"));
+        TrustDomain::parse(raw.trust_domain.get_ref())
+            .map_err(|_| ConfigError::new(&trust_domain_place, "must be a trust domain such as prod.example"))?;
+        Ok(Listener {
+            address,
+            certificate: self.file(&raw.certificate, &key("certificate"))?,
+            key: self.file(&raw.key, &key("key"))?,
+            client_ca: self.file(&raw.client_ca, &key("client_ca"))?,
+            crls: self.files(&raw.crls, &key("crls"))?,
+            trust_domain: raw.trust_domain.get_ref().clone(),
+            trust_domain_place,
+        })
+    }
+
+    fn root(&self, raw: &RawRoot) -> Result<Root, ConfigError> {
+        let at = raw.kind.span().start;
+        match raw.kind.get_ref().as_str() {
+            "local" if cfg!(feature = "dev") => match &raw.path {
+                Some(path) => Ok(Root::Local(self.file(path, "root.path")?)),
+                None => Err(self.refuse(at, "root.path", "a local root key needs the path of its file")),
+            },
+            "local" => Err(self.refuse(at, "root.kind", "\"local\" exists in development builds only")),
+            _ => Err(self.refuse(at, "root.kind", "must be a kind of root key that this build has: \"local\" (dev)")),
+        }
+    }
+
+    fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {
+        let within = |value: &Option<Spanned<u64>>, key: &str, default: u64, least: u64, most: u64| match value {
+            None => Ok(default),
+            Some(value) if (least..=most).contains(value.get_ref()) => Ok(*value.get_ref()),
+            Some(value) => Err(self.refuse(value.span().start, key, format!("must be {least} to {most}"))),
+        };
+        let capacity = within(&raw.capacity, "cache.capacity", 100_000, 1, 10_000_000)?;
+        Ok(Cache {
+            capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
+            ttl: Duration::from_millis(within(&raw.ttl_ms, "cache.ttl_ms", 300_000, 1000, 3_600_000)?),
+            idle: Duration::from_millis(within(&raw.idle_ms, "cache.idle_ms", 60_000, 1000, 3_600_000)?),
+        })
+    }
+}

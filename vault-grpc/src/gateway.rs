@@ -1,0 +1,260 @@
+//! A running gateway: both listeners on one vault, what it tells about itself, reload and drain.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tonic::service::Routes;
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use vault_core::audit::{Health, SystemEvent};
+use vault_core::principal::{Operator, Workload};
+use vault_core::time::{Clock, SystemClock};
+use vault_core::{Error, Vault};
+
+use crate::build::{self, StartError};
+use crate::config::{Config, ConfigError};
+use crate::listener::{self, Phase, Shared};
+use crate::plane::Principal;
+use crate::refusals::Refusals;
+use crate::service;
+use crate::telemetry::{Event, log};
+use crate::tls::{Current, Material, Materials};
+
+/// How often health is looked at.
+const HEALTH_EVERY: Duration = Duration::from_millis(250);
+/// How long a refusal may wait for the audit log before it is only in the log lines.
+const REFUSALS_DEADLINE: Duration = Duration::from_secs(5);
+/// After the connections are cut: how long their tasks may take.
+const AFTER_CUT: Duration = Duration::from_secs(3);
+
+/// Names of the health service besides the empty one, which stands for the whole gateway.
+const DATA_SERVICE: &str = "vault.v1.CryptoService";
+const CONTROL_SERVICES: [&str; 2] = ["vault.v1.TenantService", "vault.v1.DatasetService"];
+
+/// A running gateway. End it with [`Self::shutdown`]; one that is only dropped is cut off as by a crash, which loses
+/// nothing that was acknowledged.
+#[derive(Debug)]
+pub struct Gateway {
+    config: Config,
+    data_addr: SocketAddr,
+    control_addr: SocketAddr,
+    vault: Arc<Vault>,
+    data: Arc<Current<Workload>>,
+    control: Arc<Current<Operator>>,
+    phase: watch::Sender<Phase>,
+    listeners: Vec<JoinHandle<()>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+impl Gateway {
+    /// Loads what the configuration names, opens the vault and both listeners. When it returns, both accept.
+    ///
+    /// # Errors
+    /// [`StartError`]: what is wrong, and where. Nothing is listening then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let materials = Materials::load(&config)?;
+        // Both addresses first: a gateway that cannot listen leaves store and log as they were.
+        let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
+        let building = config.clone();
+        let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
+            StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
+        })??;
+        let vault = Arc::new(vault);
+        let (phase, watching) = watch::channel(Phase::Open);
+        let refusals = Arc::new(Refusals::default());
+        let reporter = HealthReporter::new();
+        let data = Arc::new(Current::new(materials.data));
+        let control = Arc::new(Current::new(materials.control));
+        let data_routes = with_health(service::data_routes(&vault, &config.limits), &reporter);
+        let control_routes = with_health(service::control_routes(&vault, &config.limits), &reporter);
+        set_health(&reporter, is_serving(&vault)).await;
+        let shared = |routes| (config.limits, routes, Arc::clone(&refusals), watching.clone());
+        let (data_addr, data_task) = listen(data_tcp, &data, shared(data_routes))?;
+        let (control_addr, control_task) = listen(control_tcp, &control, shared(control_routes))?;
+        let background = vec![
+            tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
+            tokio::spawn(tell_refusals(Arc::clone(&vault), refusals)),
+        ];
+        let listeners = vec![data_task, control_task];
+        Ok(Self { config, data_addr, control_addr, vault, data, control, phase, listeners, background })
+    }
+
+    /// Where the data plane listens.
+    pub const fn data_addr(&self) -> SocketAddr {
+        self.data_addr
+    }
+
+    /// Where the control plane listens.
+    pub const fn control_addr(&self) -> SocketAddr {
+        self.control_addr
+    }
+
+    /// The vault behind it.
+    pub const fn vault(&self) -> &Arc<Vault> {
+        &self.vault
+    }
+
+    /// Reads certificates, keys, bundles, revocation lists, policies and registry again, from the files that the
+    /// configuration named at the start, and puts all of it in force, or none. New handshakes use it at once; open
+    /// connections go on unless their certificate is refused now. Answers the policy epoch.
+    ///
+    /// # Errors
+    /// The first file that is not acceptable; what was in force stays.
+    pub async fn reload(&self) -> Result<u64, ConfigError> {
+        let config = self.config.clone();
+        let loading = spawn_blocking(move || Ok((Materials::load(&config)?, build::policies(&config)?)));
+        let place = || self.config.file.display().to_string();
+        let (materials, (set, registry)) =
+            loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        let epoch = self.vault.authorizer().swap(set, registry);
+        self.data.replace(materials.data);
+        self.control.replace(materials.control);
+        if let Err(error) = self.vault.audit().system(SystemEvent::PolicyEpoch(epoch)).await {
+            log(&Event::Failed { what: "record the policy epoch", error });
+        }
+        log(&Event::Reloaded { epoch });
+        Ok(epoch)
+    }
+
+    /// Stops: no new connections, a GOAWAY to those that are open, their calls finish within `limits.drain_timeout_ms`,
+    /// then the rest is cut, all keys in memory are wiped and the audit log is closed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the audit log had failed or could not be closed; what was acknowledged is there.
+    pub async fn shutdown(self) -> Result<(), Error> {
+        let Self { config, vault, data, control, phase, mut listeners, background, .. } = self;
+        phase.send_replace(Phase::Draining);
+        let deadline = Instant::now() + config.limits.drain_timeout;
+        for listener in &mut listeners {
+            if tokio::time::timeout_at(deadline, listener).await.is_err() {
+                log(&Event::Warning("calls were still running at the drain deadline and are cut"));
+                break;
+            }
+        }
+        phase.send_replace(Phase::Cut);
+        for listener in listeners {
+            if !listener.is_finished() && timeout(AFTER_CUT, listener).await.is_err() {
+                log(&Event::Warning("a listener did not end"));
+            }
+        }
+        for task in background {
+            task.abort();
+            drop(task.await);
+        }
+        drop((data, control));
+        vault.keys().evict_all();
+        close(vault).await
+    }
+}
+
+/// Closes the log once the last call has let go of the vault.
+async fn close(mut vault: Arc<Vault>) -> Result<(), Error> {
+    let deadline = Instant::now() + AFTER_CUT;
+    loop {
+        match Arc::try_unwrap(vault) {
+            Ok(vault) => {
+                let closed = spawn_blocking(move || vault.close()).await;
+                return closed.unwrap_or(Err(Error::unavailable(
+                    vault_core::error::Dependency::Audit,
+                    "closing the log panicked",
+                )));
+            }
+            Err(held) if Instant::now() < deadline => {
+                vault = held;
+                sleep(Duration::from_millis(5)).await;
+            }
+            Err(_) => {
+                return Err(Error::unavailable(
+                    vault_core::error::Dependency::Audit,
+                    "a call did not end, so the log was not closed; it is complete, and recovers at the next start",
+                ));
+            }
+        }
+    }
+}
+
+async fn bind(config: &Config, data: bool) -> Result<TcpListener, ConfigError> {
+    let (listener, key) = if data { (&config.data, "data.address") } else { (&config.control, "control.address") };
+    TcpListener::bind(listener.address).await.map_err(|error| {
+        let place = format!("{}, {key}", config.file.display());
+        ConfigError::new(place, format!("cannot listen on {}: {}", listener.address, error.kind()))
+    })
+}
+
+type Sharing = (crate::config::Limits, Routes, Arc<Refusals>, watch::Receiver<Phase>);
+
+fn listen<P: Principal>(
+    tcp: TcpListener,
+    current: &Arc<Current<P>>,
+    (limits, routes, refusals, phase): Sharing,
+) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
+    let address = tcp.local_addr().map_err(|_| ConfigError::new(P::PLANE, "the listener has no address"))?;
+    let shared = Shared { current: Arc::clone(current), limits, routes: routes.prepare(), refusals, phase };
+    let task = tokio::spawn(listener::run(tcp, Arc::new(shared)));
+    log(&Event::Listening { plane: P::PLANE, address });
+    Ok((address, task))
+}
+
+fn with_health(routes: Routes, reporter: &HealthReporter) -> Routes {
+    routes.add_service(HealthServer::new(HealthService::from_health_reporter(reporter.clone())))
+}
+
+/// Whether a data call can be answered: without an entry in the log there is none.
+fn is_serving(vault: &Vault) -> bool {
+    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_))
+}
+
+async fn set_health(reporter: &HealthReporter, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    for service in ["", DATA_SERVICE].into_iter().chain(CONTROL_SERVICES) {
+        reporter.set_service_status(service, status).await;
+    }
+}
+
+async fn watch_health(vault: Arc<Vault>, reporter: HealthReporter, mut phase: watch::Receiver<Phase>) {
+    let mut told = is_serving(&vault);
+    let mut ticks = interval(HEALTH_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = Phase::Draining.reached(&mut phase) => return set_health(&reporter, false).await,
+            _ = ticks.tick() => {}
+        }
+        let serving = is_serving(&vault);
+        if serving != told {
+            set_health(&reporter, serving).await;
+            log(&Event::Health { serving });
+            told = serving;
+        }
+    }
+}
+
+async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
+    let mut ticks = interval(Duration::from_secs(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let second = SystemClock.now().secs();
+        for ((plane, reason), count) in refusals.take() {
+            log(&Event::Refused { plane, reason, count });
+            let recorded = vault.audit().system(SystemEvent::Refusals { reason, second, count });
+            match timeout(REFUSALS_DEADLINE, recorded).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => log(&Event::Failed { what: "record refused connections", error }),
+                Err(_) => log(&Event::Warning("the audit log took no refused connections in time")),
+            }
+        }
+    }
+}
+
+/// Compile-time proof that what the listeners share may cross threads.
+const _: fn() = || {
+    fn shared<T: Send + Sync>() {}
+    shared::<Material<Workload>>();
+};

@@ -1,0 +1,28 @@
+//! The gateway: the vault over mutually authenticated TLS gRPC.
+//!
+//! ```text
+//! cli → gateway ─ build        the vault, from the configuration
+//!               ├ listener     one for each plane: TLS, who calls, bounds, draining
+//!               │   └ tls      material, verifier, reload
+//!               └ service      what each plane answers; convert and status at its edges
+//! config · plane · telemetry · hardening · refusals
+//! ```
+
+pub mod build;
+pub mod config;
+pub mod convert;
+pub mod gateway;
+pub mod hardening;
+#[cfg(feature = "dev")]
+pub mod init;
+mod listener;
+#[cfg(feature = "dev")]
+pub mod pki;
+pub mod plane;
+mod refusals;
+pub mod service;
+pub mod status;
+pub mod telemetry;
+pub mod tls;
+
+pub use gateway::Gateway;

@@ -1,0 +1,54 @@
+//! The gRPC services: what each plane's listener answers, and who calls.
+
+pub mod crypto;
+pub mod tenants;
+
+use std::sync::Arc;
+
+use tonic::service::Routes;
+use tonic::{Request, Status};
+use vault_core::error::Check;
+use vault_core::principal::{Operator, Workload};
+use vault_core::{Error, Vault};
+use vault_proto::v1::crypto_service_server::CryptoServiceServer;
+use vault_proto::v1::dataset_service_server::DatasetServiceServer;
+use vault_proto::v1::tenant_service_server::TenantServiceServer;
+
+use crate::config::Limits;
+use crate::plane::{Caller, Principal};
+use crate::status;
+
+/// What the data plane answers.
+pub(crate) fn data_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
+    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault)))
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(crypto)
+}
+
+/// What the control plane answers.
+pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
+    let control = tenants::Control::new(Arc::clone(vault));
+    let tenants = TenantServiceServer::new(control.clone())
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    let datasets = DatasetServiceServer::new(control)
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(tenants).add_service(datasets)
+}
+
+fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {
+    let caller = request.extensions().get::<Caller<P>>();
+    caller.map(|caller| Arc::clone(&caller.principal)).ok_or_else(|| status::status(&Error::Denied(Check::Identity)))
+}
+
+/// The workload that the connection of this request proved.
+pub(crate) fn workload_of<T>(request: &Request<T>) -> Result<Arc<Workload>, Status> {
+    caller(request)
+}
+
+/// The operator that the connection of this request proved.
+pub(crate) fn operator_of<T>(request: &Request<T>) -> Result<Arc<Operator>, Status> {
+    caller(request)
+}

@@ -1,0 +1,149 @@
+//! The listeners' TLS: 1.3 only, X25519MLKEM768 first, a client certificate required and judged by the rules of
+//! `vault_core::principal`, nothing resumed, no early data, no key log.
+
+mod load;
+mod verifier;
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+use vault_core::principal::{IdentityError, OperatorBundle, TrustBundle, WorkloadBundle, check_planes_apart};
+use vault_core::time::{Clock, SystemClock};
+
+use crate::config::{Config, ConfigError};
+use crate::plane::Principal;
+use verifier::PrincipalVerifier;
+
+pub(crate) use verifier::reason_of;
+
+/// Certificate, key and trust bundle of one listener, as they stood at one moment.
+pub struct Material<P: Principal> {
+    config: Arc<ServerConfig>,
+    bundle: Arc<TrustBundle<P::Plane>>,
+}
+
+impl<P: Principal> fmt::Debug for Material<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Material").field("bundle", &self.bundle).finish_non_exhaustive()
+    }
+}
+
+impl<P: Principal> Material<P> {
+    /// A listener's TLS of a certificate with its key and a trust bundle.
+    ///
+    /// # Errors
+    /// If the provider cannot do TLS 1.3.
+    pub fn new(identity: CertifiedKey, bundle: TrustBundle<P::Plane>) -> Result<Self, rustls::Error> {
+        let provider = Arc::new(provider());
+        let bundle = Arc::new(bundle);
+        let verifier = PrincipalVerifier::<P>::new(Arc::clone(&bundle), provider.signature_verification_algorithms);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        // A resumed session would not present its certificate again: revocation could not reach it.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        config.max_early_data_size = 0;
+        Ok(Self { config: Arc::new(config), bundle })
+    }
+
+    pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// The bundle that callers are judged by.
+    pub fn bundle(&self) -> &TrustBundle<P::Plane> {
+        &self.bundle
+    }
+
+    pub(crate) fn prove(&self, chain: &[CertificateDer<'_>]) -> Result<P, IdentityError> {
+        P::prove(chain, &self.bundle, SystemClock.now())
+    }
+}
+
+/// aws-lc-rs; the key exchanges of its default, the hybrid of X25519 and ML-KEM-768 first.
+fn provider() -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.kx_groups = vec![
+        aws_lc_rs::kx_group::X25519MLKEM768,
+        aws_lc_rs::kx_group::X25519,
+        aws_lc_rs::kx_group::SECP256R1,
+        aws_lc_rs::kx_group::SECP384R1,
+    ];
+    provider
+}
+
+/// The material in force on one listener. Replacing it touches new handshakes at once; open connections notice through
+/// [`Self::changes`] and are judged again by the new bundle.
+#[derive(Debug)]
+pub struct Current<P: Principal> {
+    material: ArcSwap<Material<P>>,
+    generation: watch::Sender<u64>,
+}
+
+impl<P: Principal> Current<P> {
+    /// Starts with this material.
+    pub fn new(material: Material<P>) -> Self {
+        Self { material: ArcSwap::from_pointee(material), generation: watch::Sender::new(0) }
+    }
+
+    /// Replaces the material.
+    pub fn replace(&self, material: Material<P>) {
+        self.material.store(Arc::new(material));
+        self.generation.send_modify(|generation| *generation += 1);
+    }
+
+    pub(crate) fn load(&self) -> Arc<Material<P>> {
+        self.material.load_full()
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+}
+
+/// The material of both listeners, loaded from the files that a configuration names.
+#[derive(Debug)]
+pub struct Materials {
+    /// Of the data plane.
+    pub data: Material<vault_core::principal::Workload>,
+    /// Of the control plane.
+    pub control: Material<vault_core::principal::Operator>,
+}
+
+impl Materials {
+    /// Loads and checks everything: nothing is in force until both planes are right.
+    ///
+    /// # Errors
+    /// The first file that is not acceptable, with the line of the configuration that names it.
+    pub fn load(config: &Config) -> Result<Self, ConfigError> {
+        let workloads: WorkloadBundle = load::bundle(&config.data)?;
+        let operators: OperatorBundle = load::bundle(&config.control)?;
+        check_planes_apart(&workloads, &operators).map_err(|error| config.control.client_ca.error(error))?;
+        Ok(Self {
+            data: load::material(&config.data, workloads)?,
+            control: load::material(&config.control, operators)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::NamedGroup;
+
+    use super::*;
+
+    #[test]
+    fn the_hybrid_key_exchange_comes_first() {
+        assert_eq!(provider().kx_groups.first().map(|group| group.name()), Some(NamedGroup::X25519MLKEM768));
+    }
+}
