@@ -1,6 +1,8 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
 mod commands;
+#[cfg(feature = "dev")]
+mod demo;
 mod print;
 mod serve;
 
@@ -19,6 +21,19 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Show the main job from end to end on this machine: two tenants, real clients, what is refused, a verified log.
+    #[cfg(feature = "dev")]
+    Demo {
+        /// One JSON document instead of a table.
+        #[arg(long)]
+        json: bool,
+        /// Keep serving afterwards, and print commands to try from another terminal.
+        #[arg(long)]
+        keep: bool,
+        /// Work in this directory, which must be empty or not exist yet, and leave it; else in a temporary one.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+    },
     /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, policies and registry.
     Serve {
         /// The configuration file.
@@ -82,6 +97,8 @@ pub(crate) fn run() -> ExitCode {
         }
     };
     match cli.command {
+        #[cfg(feature = "dev")]
+        Command::Demo { json, keep, dir } => demo::demo(json, keep, dir),
         Command::Serve { config } => serve::serve(&config),
         #[cfg(feature = "dev")]
         Command::Init { dir } => commands::init(&dir),

@@ -19,6 +19,13 @@ pub fn set_json(json: bool) {
     JSON.store(json, Ordering::Relaxed);
 }
 
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// No lines from here on: for commands whose answer is on stdout.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
 /// What the gateway tells. Names are decided at compile time; numbers, addresses and our own error types are the rest.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -141,6 +148,9 @@ impl Event {
 
 /// Writes one line to stderr. A stderr that is closed or full changes nothing else.
 pub fn log(event: &Event) {
+    if QUIET.load(Ordering::Relaxed) {
+        return;
+    }
     let line = event.line(JSON.load(Ordering::Relaxed), SystemClock.now().0);
     drop(std::io::stderr().lock().write_all(line.as_bytes()));
 }

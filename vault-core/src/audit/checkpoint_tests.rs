@@ -100,6 +100,10 @@ fn a_damaged_or_present_key_file_is_not_replaced() {
     let path = place.temp.path().join("signing.key");
     std::fs::write(&path, b"not a key").unwrap();
     let fs = crate::fs::OsFs;
+    let mode = |mode| std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+    mode(0o640);
+    assert!(matches!(LogSigner::load(&fs, &path, ORIGIN), Err(Error::FailedPrecondition(_))));
+    mode(0o600);
     assert!(matches!(LogSigner::load_or_create(&fs, &path, ORIGIN), Err(Error::Corrupt { .. })));
     assert!(matches!(LogSigner::create(&fs, &path, ORIGIN), Err(Error::AlreadyExists(_))));
     assert_eq!(std::fs::read(&path).unwrap(), b"not a key");

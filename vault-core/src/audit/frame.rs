@@ -1,8 +1,9 @@
 //! The framed file `entries.log`: the durable record (docs/audit.md, section "Frames").
 //!
 //! One frame is one commit group, written at once and synced before the next is begun. So after a crash at most the
-//! last frame is incomplete, and what is missing of it is missing at the end of the file or reads as zeros. Everything
-//! else that does not check is damage.
+//! last frame is incomplete, and what is missing of it is missing at the end of the file or reads as zeros. Frames are
+//! written masked, without a single zero byte, so that what is missing shows; everything else that does not check is
+//! damage.
 
 use super::merkle::{Hash, leaf_hash, sha256};
 use crate::error::{Dependency, Error};
@@ -20,8 +21,8 @@ const TAIL: usize = 36;
 pub(super) const MAX_BODY: usize = 32 << 20;
 /// Bytes around each entry in a frame: its length, and the first 8 bytes of its leaf hash.
 const AROUND: usize = 2 + 8;
-/// So many zeros in a row are no part of what we write: they are bytes that never reached the disk.
-const ZEROS: usize = 32;
+/// Bytes of a frame that share one mask byte: fewer than there are masks, so that one always fits.
+const BLOCK: usize = 254;
 
 pub(super) const UNREADABLE: Error = Error::unavailable(Dependency::Audit, "a file of the log cannot be read");
 
@@ -40,7 +41,40 @@ pub(super) fn header(origin: &str) -> (Vec<u8>, Hash) {
 #[derive(Debug, Default)]
 pub(super) struct Builder {
     bytes: Vec<u8>,
+    masked: Vec<u8>,
     count: u32,
+}
+
+/// Appends `plain` block by block: a mask byte that does not occur in the block, the lowest but zero, then the block's
+/// bytes each XOR the mask. So no byte is zero.
+fn mask(plain: &[u8], out: &mut Vec<u8>) {
+    for block in plain.chunks(BLOCK) {
+        let mut seen = [false; 256];
+        for byte in block {
+            if let Some(seen) = seen.get_mut(usize::from(*byte)) {
+                *seen = true;
+            }
+        }
+        let free = seen.iter().skip(1).position(|seen| !seen).map_or(255, |at| at + 1);
+        let mask = u8::try_from(free).unwrap_or(u8::MAX);
+        out.push(mask);
+        out.extend(block.iter().map(|byte| byte ^ mask));
+    }
+}
+
+/// Replaces `out` by what was masked.
+fn unmask(masked: &[u8], out: &mut Vec<u8>) {
+    out.clear();
+    for block in masked.chunks(BLOCK + 1) {
+        if let Some((mask, block)) = block.split_first() {
+            out.extend(block.iter().map(|byte| byte ^ mask));
+        }
+    }
+}
+
+/// How long a frame is in the file, of so many bytes before masking.
+const fn masked_len(plain: usize) -> usize {
+    plain + plain.div_ceil(BLOCK)
 }
 
 impl Builder {
@@ -74,7 +108,7 @@ impl Builder {
         Ok(leaf)
     }
 
-    /// Closes the frame: its bytes, and its hash, which the next one names.
+    /// Closes the frame: its bytes as they are in the file, and its hash, which the next one names.
     pub(super) fn finish(&mut self, first_index: u64, previous: &Hash) -> (&[u8], Hash) {
         let mut head = Vec::with_capacity(HEAD);
         head.extend_from_slice(FRAME);
@@ -90,7 +124,9 @@ impl Builder {
         let hash = sha256(&[LABEL, &self.bytes]);
         self.bytes.extend_from_slice(&hash);
         self.bytes.extend_from_slice(END);
-        (&self.bytes, hash)
+        self.masked.clear();
+        mask(&self.bytes, &mut self.masked);
+        (&self.masked, hash)
     }
 }
 
@@ -151,6 +187,8 @@ pub(super) struct Reader {
     pos: u64,
     chain: Hash,
     next_index: u64,
+    masked: Vec<u8>,
+    /// The frame as it was before masking.
     buf: Vec<u8>,
     spans: Vec<Span>,
 }
@@ -172,7 +210,7 @@ impl Reader {
         if found != expected {
             return Err(Error::corrupt("entries.log", "byte 0: not the header of this log, or of another version"));
         }
-        Ok(Self { file, len, pos, chain, next_index: 0, buf: Vec::new(), spans: Vec::new() })
+        Ok(Self { file, len, pos, chain, next_index: 0, masked: Vec::new(), buf: Vec::new(), spans: Vec::new() })
     }
 
     /// The hash of the last frame read.
@@ -197,8 +235,10 @@ impl Reader {
     }
 
     fn load(&mut self, from: u64, to: u64) -> Result<(), Error> {
-        self.buf.resize(usize::try_from(to - from).map_err(|_| UNREADABLE)?, 0);
-        self.file.read_exact_at(from, &mut self.buf).map_err(|_| UNREADABLE)
+        self.masked.resize(usize::try_from(to - from).map_err(|_| UNREADABLE)?, 0);
+        self.file.read_exact_at(from, &mut self.masked).map_err(|_| UNREADABLE)?;
+        unmask(&self.masked, &mut self.buf);
+        Ok(())
     }
 
     /// Reads the next frame.
@@ -213,17 +253,17 @@ impl Reader {
         }
         let at = self.pos;
         let bad = |index, why| Ok(Step::Bad { index, at, why });
-        self.load(at, at + rest.min(HEAD as u64))?;
+        self.load(at, at + rest.min(masked_len(HEAD) as u64))?;
         let Some(head) = parse_head(&self.buf) else {
-            if rest <= (HEAD + MAX_BODY + TAIL) as u64 {
+            if rest <= masked_len(HEAD + MAX_BODY + TAIL) as u64 {
                 self.load(at, self.len)?;
-                if looks_torn(&self.buf) {
+                if looks_torn(&self.masked) {
                     return Ok(Step::Torn { bytes: rest });
                 }
             }
             return bad(self.next_index, "no frame starts here");
         };
-        let whole = (HEAD + head.body + TAIL) as u64;
+        let whole = masked_len(HEAD + head.body + TAIL) as u64;
         if rest < whole {
             return Ok(Step::Torn { bytes: rest });
         }
@@ -232,7 +272,7 @@ impl Reader {
         let hash = sha256(&[LABEL, self.buf.get(..body_end).unwrap_or_default()]);
         let (stored, end) = self.buf.get(body_end..).unwrap_or_default().split_at(TAIL - END.len());
         if stored != hash || end != END {
-            if rest == whole && looks_torn(&self.buf) {
+            if rest == whole && looks_torn(&self.masked) {
                 return Ok(Step::Torn { bytes: rest });
             }
             let sound = self.find_entries(&head);
@@ -280,16 +320,26 @@ impl Reader {
     }
 }
 
-/// Whether these bytes, from a frame's start to the end of the file, may be one write that did not all reach the disk:
-/// what is missing reads as zeros, and nothing that was written later follows.
-fn looks_torn(bytes: &[u8]) -> bool {
-    let is_magic_start = bytes.len() < HEAD && bytes.starts_with(FRAME.get(..bytes.len().min(4)).unwrap_or_default());
-    let zero_edge = bytes.first() == Some(&0) || bytes.last() == Some(&0);
-    let zero_run = || bytes.split(|b| *b != 0).any(|run| run.len() >= ZEROS);
-    if !(is_magic_start || zero_edge || zero_run()) {
+/// Whether these bytes of the file, from a frame's start to the file's end, may be one write that did not all reach the
+/// disk: what is missing is at the end or reads as zeros, and nothing that was written later follows.
+fn looks_torn(masked: &[u8]) -> bool {
+    let mut plain = Vec::new();
+    let mut starts_frame = |at: usize, len: usize| {
+        let head = masked.get(at..).unwrap_or_default();
+        unmask(head.get(..head.len().min(masked_len(len))).unwrap_or_default(), &mut plain);
+        plain.iter().zip(FRAME).all(|(found, expected)| found == expected)
+    };
+    let is_beginning = masked.len() < masked_len(HEAD) && starts_frame(0, FRAME.len());
+    if !is_beginning && !masked.contains(&0) {
         return false;
     }
     // A frame is begun only after the one before it was synced: if one follows, the first was complete once.
-    let follows = |at: usize| bytes.get(at..).is_some_and(|rest| parse_head(rest).is_some());
-    !bytes.windows(4).enumerate().skip(1).any(|(at, window)| window == FRAME && follows(at))
+    !(1..masked.len().saturating_sub(HEAD)).any(|at| {
+        if !starts_frame(at, FRAME.len()) {
+            return false;
+        }
+        let mut head = Vec::new();
+        unmask(masked.get(at..at + masked_len(HEAD)).unwrap_or_default(), &mut head);
+        parse_head(&head).is_some()
+    })
 }

@@ -1,5 +1,6 @@
 //! The log: opening, recovering, appending, closing.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -13,12 +14,12 @@ use super::frame::{self, UNREADABLE, header};
 use super::merkle::empty_root;
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
-use super::replay::{CHECKPOINTS, ENTRIES, Finding, PUBLISHED, State, Unwatched, VKEY, replay};
+use super::replay::{CHECKPOINTS, ENTRIES, Finding, LOCK, PUBLISHED, State, Unwatched, VKEY, replay};
 use super::signer::LogSigner;
 use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
-use crate::fs::{File, Fs, Open};
+use crate::fs::{File, Fs, Lock, Open};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -114,6 +115,8 @@ pub struct Log {
     heads: Arc<Heads>,
     dir: PathBuf,
     threads: Mutex<Option<Threads>>,
+    /// Dropped last, after the threads have ended.
+    _lock: Box<dyn Lock>,
 }
 
 impl std::fmt::Debug for Log {
@@ -128,7 +131,7 @@ impl Log {
     /// Opens the log in `dir`, or makes one where there is none. When it returns, the log is durable, its start is
     /// recorded, and a checkpoint covers everything.
     ///
-    /// Only an incomplete last frame that no checkpoint covers is cut, and reported. Nothing is written before
+    /// Only an incomplete last frame that no checkpoint covers is cut, and reported. Nothing but the lock file is written before
     /// everything was checked.
     ///
     /// # Errors
@@ -153,6 +156,13 @@ impl Log {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Result<(Self, Recovery), Error> {
+        fs.create_dir_durable(dir).map_err(|_| UNWRITABLE)?;
+        let lock = fs.lock(&dir.join(LOCK)).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => {
+                Error::unavailable(Dependency::Audit, "the log is open already, here or in another process")
+            }
+            _ => UNWRITABLE,
+        })?;
         let created = prepare(&*fs, dir, &signer)?;
         let state = replay(&*fs, dir, signer.verifier(), &mut Unwatched)??;
         let recovery = Recovery {
@@ -181,6 +191,7 @@ impl Log {
             note: String::new(),
             tiles: tiles::Builder::default(),
             published: false,
+            found: latest.size,
         };
         let mut writer = Writer {
             shared: Arc::clone(&shared),
@@ -213,7 +224,7 @@ impl Log {
             }
         };
         let threads = Mutex::new(Some(Threads { writer, publisher }));
-        Ok((Self { shared, heads, dir: dir.to_owned(), threads }, recovery))
+        Ok((Self { shared, heads, dir: dir.to_owned(), threads, _lock: lock }, recovery))
     }
 
     /// Whether the log takes entries, and if not, why.
@@ -296,24 +307,10 @@ fn prepare(fs: &dyn Fs, dir: &Path, signer: &LogSigner) -> Result<bool, Error> {
             return Err(lost());
         }
     }
-    let missing: Vec<&Path> = dir.ancestors().take_while(|path| !fs.exists(path)).collect();
-    fs.create_dir_all(dir).map_err(|_| UNWRITABLE)?;
-    for path in missing {
-        sync_parent(fs, path)?;
-    }
     fs.replace(&checkpoints, format!("{}\n", first.sign(signer)?).as_bytes()).map_err(|_| UNWRITABLE)?;
     // Last: where this file is, the log is.
     fs.replace(&entries, &header(signer.verifier().origin()).0).map_err(|_| UNWRITABLE)?;
     Ok(true)
-}
-
-fn sync_parent(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
-    match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => fs.sync_dir(Path::new(".")),
-        Some(parent) => fs.sync_dir(parent),
-        None => Ok(()),
-    }
-    .map_err(|_| UNWRITABLE)
 }
 
 /// The two files that are written.
@@ -327,7 +324,6 @@ fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<
     let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
     let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
     // Names that a killed process made and did not sync.
-    sync_parent(fs, dir)?;
     fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;
     if !fs.exists(&dir.join(VKEY)) {
         fs.replace(&dir.join(VKEY), format!("{}\n", signer.verifier().vkey()).as_bytes()).map_err(|_| UNWRITABLE)?;
@@ -344,6 +340,7 @@ fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<
     // Written again, because a page that could not be written once may count as clean since (and so would not be
     // written by the next sync), though the disk has not got it.
     rewrite(&*entries, state.signed_end, state.entries_end)?;
+    rewrite(&*checkpoints, state.last_note, state.checkpoints_end)?;
     Ok(Files { entries, checkpoints })
 }
 

@@ -463,3 +463,12 @@ fn many_threads_append_and_their_chain_holds() {
     let report = sound(&place);
     assert_eq!((report.entries, report.tenants), (402, 3));
 }
+
+#[test]
+fn a_log_is_open_only_once() {
+    let place = Place::new();
+    let (log, _) = place.open();
+    assert!(is_unavailable(place.try_open(HOUR)));
+    log.close().unwrap();
+    place.open().0.close().unwrap();
+}

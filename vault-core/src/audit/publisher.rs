@@ -75,6 +75,8 @@ pub(super) struct Publisher {
     pub(super) frames: frame::Reader,
     pub(super) tiles: tiles::Builder,
     pub(super) published: bool,
+    /// How many entries there were at opening: up to there, tiles may be what a crash left.
+    pub(super) found: u64,
 }
 
 struct Sentinel<'a>(&'a Shared, bool);
@@ -161,13 +163,18 @@ impl Publisher {
     /// Brings the tiles up to the last checkpoint, for a while; when they are there, publishes it.
     fn derive(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let Self { fs, dir, frames, tiles: builder, signed, .. } = self;
+        let Self { fs, dir, frames, tiles: builder, signed, found, .. } = self;
         let mut write = |tile: tiles::Tile<'_>| tiles::write(&**fs, dir, &tile);
         frames.refresh()?;
         while builder.size() < signed.size {
             let frame::Step::Frame = frames.step()? else { return Err(UNREADABLE) };
             for (entry, leaf) in frames.entries() {
                 builder.push(entry, leaf, &mut write)?;
+                // Partial tiles of older checkpoints stand in the last tile of each level only.
+                let (size, width) = (builder.size(), tiles::WIDTH as u64);
+                if size <= *found && (size.is_multiple_of(width) || size > *found / width * width) {
+                    builder.partials(&mut |tile| tiles::mend(&**fs, dir, &tile))?;
+                }
             }
             if begun.elapsed() > SLICE && builder.size() < signed.size {
                 return Ok(());

@@ -17,6 +17,7 @@ pub(super) const ENTRIES: &str = "entries.log";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
 pub(super) const PUBLISHED: &str = "checkpoint";
 pub(super) const VKEY: &str = "log.pub";
+pub(super) const LOCK: &str = "lock";
 
 /// The first thing in a log that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +133,8 @@ pub(super) struct State {
     pub(super) signed_end: u64,
     /// The end of the last whole checkpoint, and whether an incomplete one follows.
     pub(super) checkpoints_end: u64,
+    /// The start of that checkpoint.
+    pub(super) last_note: u64,
     pub(super) checkpoint_torn: bool,
     pub(super) last: Option<Checkpoint>,
 }
@@ -197,15 +200,20 @@ struct Ahead<'v> {
     verifier: &'v LogVerifier,
     next: Option<Checkpoint>,
     end: u64,
+    last_note: u64,
     torn: bool,
     last: Option<Checkpoint>,
 }
 
 impl Ahead<'_> {
     fn advance(&mut self) -> Result<Option<Finding>, Error> {
-        self.end = self.reader.position();
+        let start = self.reader.position();
+        self.end = start;
         self.next = match self.reader.step(self.verifier)? {
-            checkpoint::Step::Checkpoint(next) => Some(next),
+            checkpoint::Step::Checkpoint(next) => {
+                self.last_note = start;
+                Some(next)
+            }
             checkpoint::Step::End => None,
             checkpoint::Step::Torn { at } => {
                 self.end = at;
@@ -258,7 +266,7 @@ pub(super) fn replay(
         }
         Err(error) => return Err(error),
     };
-    let mut ahead = Ahead { reader, verifier, next: None, end: 0, torn: false, last: None };
+    let mut ahead = Ahead { reader, verifier, next: None, end: 0, last_note: 0, torn: false, last: None };
     let mut edge = Edge::new();
     let mut tenants = Tenants::new();
     let mut signed_end = frames.position();
@@ -310,6 +318,7 @@ pub(super) fn replay(
         torn,
         signed_end,
         checkpoints_end: ahead.end,
+        last_note: ahead.last_note,
         checkpoint_torn: ahead.torn,
         last: ahead.last,
     }))

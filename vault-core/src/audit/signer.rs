@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::merkle::sha256;
 use crate::error::{Dependency, Error};
-use crate::fs::Fs;
+use crate::fs::{Fs, Open};
 use crate::secret::{Locked, scrub_stack};
 
 /// The signature type byte of plain Ed25519 in C2SP signed-note.
@@ -116,7 +116,8 @@ impl LogSigner {
     /// Loads the key from its file.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] if the file is no Ed25519 key in PKCS#8 version 2; [`Error::Invalid`] for the origin;
+    /// [`Error::Corrupt`] if the file is no Ed25519 key in PKCS#8 version 2; [`Error::FailedPrecondition`] if others may
+    /// read it; [`Error::Invalid`] for the origin;
     /// [`Error::Unavailable`] if the file cannot be read or there is no locked memory.
     pub fn load(fs: &dyn Fs, path: &Path, origin: &str) -> Result<Self, Error> {
         check_origin(origin)?;
@@ -158,6 +159,10 @@ fn generate(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
 
 #[inline(never)]
 fn read_key(fs: &dyn Fs, path: &Path) -> Result<Locked<Ed25519KeyPair>, Error> {
+    let mode = fs.open(path, Open::Read).and_then(|file| file.mode()).map_err(|_| NO_KEY)?;
+    if mode & 0o077 != 0 {
+        return Err(Error::FailedPrecondition("others may read the log's signing key; set its file's mode to 0600"));
+    }
     let bytes = Zeroizing::new(fs.read(path, MAX_KEY_FILE).map_err(|_| NO_KEY)?);
     let key = Ed25519KeyPair::from_pkcs8(&bytes)
         .map_err(|_| Error::corrupt("signing key of the log", "not an Ed25519 key in PKCS#8 version 2"))?;

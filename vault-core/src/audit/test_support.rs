@@ -132,7 +132,7 @@ impl Place {
             for path in OsFs.list(dir).unwrap() {
                 if path.is_dir() {
                     walk(&path, out);
-                } else {
+                } else if !path.ends_with("lock") {
                     out.push((path.clone(), std::fs::read(&path).unwrap()));
                 }
             }

@@ -113,9 +113,13 @@ pub(super) fn is_written(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> bool {
 /// Writes a tile unless it is there; a reader never sees half of it. Not synced: after a crash it is written again.
 pub(super) fn write(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Error> {
     let path = tile_path(dir, tile.level, tile.index, tile.width);
-    if is_written(fs, &path, tile.bytes) {
-        return Ok(());
+    if !is_written(fs, &path, tile.bytes) {
+        write_aside(fs, &path, tile.bytes)?;
     }
+    if tile.width == WIDTH { remove_partials(fs, &path) } else { Ok(()) }
+}
+
+fn write_aside(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let parent = path.parent().ok_or(FAILED)?;
     if !fs.exists(parent) {
         fs.create_dir_all(parent).map_err(|_| FAILED)?;
@@ -125,15 +129,17 @@ pub(super) fn write(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Erro
         fs.remove(&aside).map_err(|_| FAILED)?;
     }
     let file = fs.open(&aside, Open::CreateNew).map_err(|_| FAILED)?;
-    file.write_all_at(0, tile.bytes).map_err(|_| FAILED)?;
-    fs.rename(&aside, &path).map_err(|_| FAILED)?;
-    if tile.width == WIDTH {
-        remove_partials(fs, &path)?;
-    }
-    Ok(())
+    file.write_all_at(0, bytes).map_err(|_| FAILED)?;
+    fs.rename(&aside, path).map_err(|_| FAILED)
 }
 
-/// The full tile is there: the partial ones before it are not needed any more (tlog-tiles, "Partial Tiles").
+/// Writes a tile again if it is there and differs: a partial one of an older checkpoint that a crash left in part.
+pub(super) fn mend(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Error> {
+    let is_there = fs.exists(&tile_path(dir, tile.level, tile.index, tile.width));
+    if is_there { write(fs, dir, tile) } else { Ok(()) }
+}
+
+/// Where the full tile is, the partial ones before it are not needed any more (tlog-tiles, "Partial Tiles").
 fn remove_partials(fs: &dyn Fs, full: &Path) -> Result<(), Error> {
     let mut partials = full.as_os_str().to_owned();
     partials.push(".p");

@@ -1,0 +1,206 @@
+//! Whatever the disk forgets in a crash, the log opens, every acknowledged entry is in it unchanged, and it extends
+//! every checkpoint that was published. And with any kind of sync left out the same test finds the loss.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use pollster::block_on;
+use simfs::{Fault, Rng, SimFs, SyncCall, SyncKind};
+use vault_core::Error;
+use vault_core::audit::{
+    Checkpoint, Log, LogSigner, LogVerifier, Options, Receipt, SystemEvent, VerifyOptions, verify,
+};
+use vault_core::fs::{Fs, OsFs};
+use vault_core::secret::{LockPolicy, set_lock_policy};
+use vault_core::time::SystemClock;
+
+#[path = "common/simfs.rs"]
+mod simfs;
+
+const DIR: &str = "/data/audit";
+const ROUNDS: usize = 2;
+const APPENDS: u64 = 4;
+
+static KEY: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+fn signer() -> LogSigner {
+    static MADE: LazyLock<()> = LazyLock::new(|| {
+        set_lock_policy(LockPolicy::Allow);
+        LogSigner::create(&OsFs, &KEY.path().join("key"), "vault.example/audit/0").unwrap();
+    });
+    LazyLock::force(&MADE);
+    LogSigner::load(&OsFs, &KEY.path().join("key"), "vault.example/audit/0").unwrap()
+}
+
+fn verifier() -> LogVerifier {
+    signer().verifier().clone()
+}
+
+fn open(fs: &SimFs) -> Result<Log, Error> {
+    let options = Options { checkpoint_every: Duration::ZERO, ..Options::default() };
+    let fs: Arc<dyn Fs> = Arc::new(fs.clone());
+    Log::open_with(fs, Path::new(DIR), signer(), Arc::new(SystemClock), options).map(|(log, _)| log)
+}
+
+fn append(log: &Log, count: u64) -> Result<Receipt, Error> {
+    block_on(log.system(SystemEvent::Refusals { reason: "no certificate", second: 1, count }))
+}
+
+/// Opens, appends, and stops by closing or by dropping, until the disk dies. Answers what was acknowledged.
+fn run(fs: &SimFs) -> Vec<Receipt> {
+    let mut acknowledged = Vec::new();
+    for round in 0..ROUNDS {
+        let Ok(log) = open(fs) else { break };
+        for n in 0..APPENDS {
+            match append(&log, n) {
+                Ok(receipt) => acknowledged.push(receipt),
+                Err(_) => return acknowledged,
+            }
+        }
+        if round == 0 {
+            drop(log);
+        } else if log.close().is_err() {
+            break;
+        }
+    }
+    acknowledged
+}
+
+/// What the process showed to the world.
+fn published(fs: &SimFs) -> Vec<Checkpoint> {
+    let note = fs.contents(&Path::new(DIR).join("checkpoint"));
+    let note = note.and_then(|bytes| String::from_utf8(bytes).ok());
+    note.and_then(|note| Checkpoint::verify(&note, &verifier()).ok()).into_iter().collect()
+}
+
+/// What is wrong with the log that a crash left.
+fn verdict(fs: &SimFs, receipts: &[Receipt], outside: &[Checkpoint]) -> Result<(), String> {
+    let log = open(fs).map_err(|error| format!("does not open: {error}"))?;
+    append(&log, 9).map_err(|error| format!("does not go on: {error}"))?;
+    log.close().map_err(|error| format!("does not close: {error}"))?;
+    let options = VerifyOptions { outside: outside.to_vec(), receipts: receipts.to_vec() };
+    let report = verify(fs, Path::new(DIR), &verifier(), &options).map_err(|error| error.to_string())?;
+    if report.is_sound() { Ok(()) } else { Err(report.to_string()) }
+}
+
+fn hunt(stride: usize, seeds: u64, suppress: Option<fn(&SyncCall<'_>) -> bool>) -> (Vec<String>, usize) {
+    let fresh = || {
+        let fs = SimFs::new();
+        if let Some(rule) = suppress {
+            fs.suppress_sync(rule);
+        }
+        fs
+    };
+    let whole = fresh();
+    assert_eq!(run(&whole).len() as u64, ROUNDS as u64 * APPENDS);
+    assert_eq!(whole.suppressed() > 0, suppress.is_some());
+    let mut losses = Vec::new();
+    let mut crashes = 0;
+    for op in (1..=whole.ops()).rev().step_by(stride) {
+        let fs = fresh();
+        fs.crash_at(op);
+        let receipts = run(&fs);
+        let outside = published(&fs);
+        for seed in 0..seeds {
+            crashes += 1;
+            if let Err(what) = verdict(&fs.crash(Rng::new(op * 1000 + seed).next()), &receipts, &outside) {
+                losses.push(format!("operation {op}, seed {seed}: {what}"));
+            }
+        }
+        if !losses.is_empty() {
+            break;
+        }
+    }
+    (losses, crashes)
+}
+
+#[test]
+fn every_acknowledged_entry_survives_every_crash() {
+    let (losses, crashes) = hunt(1, 12, None);
+    assert!(losses.is_empty(), "{losses:#?}");
+    assert!(crashes > 500, "{crashes}");
+}
+
+fn on(call: &SyncCall<'_>, name: &str) -> bool {
+    call.kind == SyncKind::Data && call.path == Path::new(DIR).join(name)
+}
+
+#[test]
+fn without_the_syncs_of_frames_there_is_loss() {
+    assert!(!hunt(1, 4, Some(|call| on(call, "entries.log"))).0.is_empty());
+}
+
+#[test]
+fn without_the_sync_of_the_new_log_there_is_loss() {
+    assert!(!hunt(1, 4, Some(|call| on(call, "entries.log.new"))).0.is_empty());
+}
+
+#[test]
+fn without_the_syncs_of_checkpoints_there_is_loss() {
+    assert!(!hunt(1, 4, Some(|call| on(call, "checkpoints"))).0.is_empty());
+}
+
+#[test]
+fn without_the_sync_of_the_first_checkpoint_there_is_loss() {
+    assert!(!hunt(1, 4, Some(|call| on(call, "checkpoints.new"))).0.is_empty());
+}
+
+#[test]
+fn without_the_sync_of_the_published_checkpoint_there_is_loss() {
+    assert!(!hunt(1, 8, Some(|call| on(call, "checkpoint.new"))).0.is_empty());
+}
+
+#[test]
+fn without_the_sync_of_the_verifier_key_there_is_loss() {
+    assert!(!hunt(1, 8, Some(|call| on(call, "log.pub.new"))).0.is_empty());
+}
+
+#[test]
+fn without_directory_syncs_there_is_loss() {
+    assert!(!hunt(1, 4, Some(|call| call.kind == SyncKind::Dir)).0.is_empty());
+}
+
+/// After a failed sync the process still reads what the disk has not got. The log must not acknowledge it, and the
+/// next opening must make durable what it finds before it builds on it.
+#[test]
+fn a_failed_sync_acknowledges_nothing_and_the_next_opening_writes_again() {
+    for seed in 0..40 {
+        let fs = SimFs::new();
+        let log = open(&fs).unwrap();
+        let mut receipts = vec![append(&log, 1).unwrap()];
+        fs.fail_after(0, Fault::SyncError { seed });
+        // The fault may hit the frame's sync or a checkpoint's; both fail the log.
+        while let Ok(receipt) = append(&log, 2) {
+            receipts.push(receipt);
+        }
+        drop(log);
+        fs.heal();
+        let log = open(&fs).unwrap();
+        receipts.push(append(&log, 3).unwrap());
+        log.close().unwrap();
+        let outside = published(&fs);
+        verdict(&fs.crash(seed), &receipts, &outside).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_and_a_write_error_lose_nothing() {
+    for fault in [Fault::NoSpace, Fault::WriteError] {
+        for after in 0..6 {
+            let fs = SimFs::new();
+            let log = open(&fs).unwrap();
+            let mut receipts = vec![append(&log, 1).unwrap()];
+            fs.fail_after(after, fault);
+            while let Ok(receipt) = append(&log, 2) {
+                receipts.push(receipt);
+            }
+            assert!(append(&log, 2).is_err());
+            drop(log);
+            fs.heal();
+            verdict(&fs.kill(), &receipts, &published(&fs)).unwrap();
+            verdict(&fs.crash(after), &receipts, &published(&fs)).unwrap();
+        }
+    }
+}
