@@ -83,7 +83,9 @@ async fn refused_by_handshake(who: &str, endpoint: &Endpoint, envelope: &[u8]) {
     for rpc in data_rpcs() {
         let error = match endpoint.channel().await {
             Err(error) => error,
-            Ok(channel) => panic!("{who}, {}: connected, and got {:?}", rpc.path, call_rpc(&channel, rpc, envelope).await),
+            Ok(channel) => {
+                panic!("{who}, {}: connected, and got {:?}", rpc.path, call_rpc(&channel, rpc, envelope).await)
+            }
         };
         assert_eq!(error.origin(), Origin::Transport, "{who}, {}: {error}", rpc.path);
         assert!(matches!(error.tls(), Some(rustls::Error::AlertReceived(_))), "{who}, {}: {error}", rpc.path);
