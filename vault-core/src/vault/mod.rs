@@ -2,9 +2,83 @@
 //!
 //! facts → policy ([`Permit`](crate::policy::Permit)) → key metadata → audit
 //! ([`Recorded`](crate::audit::Recorded)) → keys → seal or open.
+//!
+//! A service that embeds the vault, without any gateway. Its own identity goes through [`Workload::verify`] like any
+//! caller's:
+//!
+#![cfg_attr(feature = "dev", doc = "```")]
+#![cfg_attr(not(feature = "dev"), doc = "```ignore")]
+//! # use std::{path::Path, sync::Arc};
+//! use vault_core::envelope::Context;
+//! use vault_core::id::{DatasetId, Purpose, Reason, TenantId};
+//! use vault_core::policy::Registry;
+//! use vault_core::principal::{Operator, Workload};
+//! use vault_core::vault::{ControlCall, DecryptRequest, EncryptRequest, Target, new_request_id};
+//! use vault_core::{Error, Vault};
+//! # use vault_core::fs::OsFs;
+//! # use vault_core::kms::{LocalRoot, RootKey};
+//! # use vault_core::principal::{OperatorBundle, TrustDomain, WorkloadBundle};
+//! # use vault_core::time::{Clock, SystemClock};
+//! # type Chain = Vec<rustls_pki_types::CertificateDer<'static>>;
+//! # fn issue(domain: &str, path: &str) -> (Chain, Chain) {
+//! #     use rcgen::*;
+//! #     let mut ca = CertificateParams::default();
+//! #     ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+//! #     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+//! #     let ca_key = KeyPair::generate().unwrap();
+//! #     let root = ca.self_signed(&ca_key).unwrap().der().clone();
+//! #     let mut leaf = CertificateParams::default();
+//! #     leaf.is_ca = IsCa::ExplicitNoCa;
+//! #     leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+//! #     leaf.subject_alt_names = vec![SanType::URI(format!("spiffe://{domain}{path}").try_into().unwrap())];
+//! #     let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &Issuer::new(ca, ca_key)).unwrap();
+//! #     (vec![leaf.der().clone()], vec![root])
+//! # }
+//! # async fn example(dir: &Path, root: Arc<dyn RootKey>, workload: (Chain, Chain), operator: (Chain, Chain)) -> Result<(), Error> {
+//! # let now = SystemClock.now();
+//! # let workloads = WorkloadBundle::new(TrustDomain::parse("prod.example")?, &workload.1)?;
+//! # let operators = OperatorBundle::new(TrustDomain::parse("ops.example")?, &operator.1)?;
+//! # let registry = r#"
+//! # [[workload]]
+//! # id = "spiffe://prod.example/billing"
+//! # service = "billing"
+//! # environment = "production"
+//! # tenants = ["acme"]
+//! # roles = ["writer", "reader"]
+//! # "#;
+//! # let (my_chain, alices_chain) = (workload.0, operator.0);
+//! let vault = Vault::embedded(dir, "shop-1", root, Registry::parse(registry, "prod.example")?)?;
+//! let me = Workload::verify(&my_chain, &workloads, now)?;
+//! # let alice = Operator::verify(&alices_chain, &operators, now)?;
+//! # let (acme, customers) = (TenantId::parse("acme")?, DatasetId::parse("customers")?);
+//! # let reason = Reason::parse("first customer")?;
+//! # let call = || Ok::<_, Error>(ControlCall { who: &alice, request: new_request_id()?, reason: Some(&reason) });
+//! # vault.create_tenant(&call()?, &acme).await?;
+//! # vault.create_dataset(&call()?, (&acme, &customers), None, None).await?;
+//! let target = Target {
+//!     tenant: TenantId::parse("acme")?,
+//!     dataset: DatasetId::parse("customers")?,
+//!     subject: None,
+//!     purpose: Purpose::parse("billing")?,
+//!     request: new_request_id()?,
+//! };
+//! let context = Context::from_pairs([("column", "iban")])?;
+//! let sealed = vault.encrypt(&me, EncryptRequest { target: &target, context: &context, plaintext: b"DE89 3704" }).await?;
+//! let opened = vault.decrypt(&me, DecryptRequest { target: &target, context: &context, envelope: &sealed.envelope }).await?;
+//! assert_eq!(opened.plaintext.expose(), b"DE89 3704");
+//! # Ok(())
+//! # }
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let root = Arc::new(LocalRoot::create(&OsFs, &dir.path().join("root.key")).unwrap());
+//! # let (billing, alice) = (issue("prod.example", "/billing"), issue("ops.example", "/operator/alice"));
+//! # pollster::block_on(example(&dir.path().join("vault"), root, billing, alice)).unwrap();
+//! ```
+//!
+//! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod control;
 mod data;
+mod embedded;
 
 use std::fmt;
 use std::sync::Arc;

@@ -132,6 +132,15 @@ impl Watched {
     }
 }
 
+impl Drop for Watched {
+    /// A failed check must not leave the child waiting for ever.
+    fn drop(&mut self) {
+        // Fails if it has ended already, as it should.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// Names with counts: enough to find the culprit by, and none of the bytes.
 fn summary<'h>(watched: &Watched, hits: impl IntoIterator<Item = &'h Hit>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
