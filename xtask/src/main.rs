@@ -1,2 +1,47 @@
-//! Placeholder.
-fn main() {}
+//! What a person types, and what CI runs: `cargo xtask test | lint | fuzz | bench | ci`.
+//!
+//! Every step runs the same commands by hand and in CI. A step that cannot do its work fails; nothing is passed over.
+
+mod bench;
+mod ci;
+mod fuzz;
+mod lint;
+mod prerequisites;
+mod run;
+mod say;
+mod summary;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask test [--long]        every test; --long adds the million vectors and 200 kill cycles
+cargo xtask lint                 formatting, clippy, documentation, buf
+cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
+cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
+cargo xtask ci                   all of it, and the demo";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let good = match args.as_slice() {
+        ["test"] => test::test(false),
+        ["test", "--long"] => test::test(true),
+        ["lint"] => lint::lint(),
+        ["fuzz"] => fuzz::fuzz(fuzz::SMOKE_SECONDS),
+        ["fuzz", "--seconds", seconds] => match seconds.parse() {
+            Ok(seconds) if seconds > 0 => fuzz::fuzz(seconds),
+            _ => return usage(),
+        },
+        ["bench"] => bench::bench(false),
+        ["bench", "--smoke"] => bench::bench(true),
+        ["ci"] => ci::ci(),
+        _ => return usage(),
+    };
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn usage() -> ExitCode {
+    say::line(USAGE);
+    ExitCode::from(2)
+}

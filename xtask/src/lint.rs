@@ -1,0 +1,36 @@
+//! `lint`: formatting, clippy, documentation, protocol.
+
+use crate::prerequisites;
+use crate::run::{cargo, program, root, run};
+use crate::say;
+
+/// Runs all of them, whether or not one before failed; whether all are clean.
+pub(crate) fn lint() -> bool {
+    say::heading("formatting");
+    let mut good = run(&mut cargo(&["fmt", "--all", "--", "--check"]));
+    say::heading("clippy");
+    good &= run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--features",
+        "vault-core/dev",
+        "--",
+        "-D",
+        "warnings",
+    ]));
+    say::heading("clippy, as releases are built");
+    good &= run(&mut cargo(&["clippy", "-p", "vault-grpc", "--no-default-features", "--", "-D", "warnings"]));
+    say::heading("documentation");
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", "vault-core/dev"]);
+    good &= run(doc.env("RUSTDOCFLAGS", "-D warnings"));
+    say::heading("protocol");
+    match prerequisites::buf() {
+        Ok(buf) => good &= run(program(buf).arg("lint").current_dir(root().join("proto"))),
+        Err(reason) => {
+            say::line(format_args!("FAILED: {reason}"));
+            good = false;
+        }
+    }
+    good
+}

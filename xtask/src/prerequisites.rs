@@ -1,0 +1,100 @@
+//! What the steps need beside Rust: Python packages in a virtual environment, `buf`, a C++ compiler, cargo-fuzz. Each is
+//! installed when it is missing, in exact versions, and all but Debian's packages below the target directory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run::{cargo, program, root, run, tools, works};
+use crate::say;
+
+/// The version of `@bufbuild/buf`.
+const BUF: &str = "1.75.0";
+/// The version of cargo-fuzz.
+const CARGO_FUZZ: &str = "0.13.2";
+
+fn is_root() -> bool {
+    program("id").arg("-u").output().is_ok_and(|out| out.stdout == b"0\n")
+}
+
+/// Installs Debian packages.
+fn debian(packages: &[&str]) -> Result<(), String> {
+    let names = packages.join(" ");
+    let by_hand = format!("apt-get install --no-install-recommends {names}");
+    if !works(program("apt-get").arg("--version")) {
+        return Err(format!("needed, and there is no apt-get to install them with: {names}"));
+    }
+    if !is_root() {
+        return Err(format!("no right to install Debian packages; type: sudo {by_hand}"));
+    }
+    let apt = |args: &[&str]| run(program("apt-get").env("DEBIAN_FRONTEND", "noninteractive").args(args));
+    // Without the lists a fresh machine has nothing to install from; old lists do no harm.
+    apt(&["update", "-q"]);
+    let install = ["install", "-q", "-y", "--no-install-recommends"];
+    if apt(&[&install, packages].concat()) { Ok(()) } else { Err(format!("could not do: {by_hand}")) }
+}
+
+/// Runs `make` for a directory whose contents `stamp` decides, unless it was made for the same already.
+fn once(dir: &Path, stamp: &str, make: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let made = dir.join("made-for");
+    if fs::read_to_string(&made).is_ok_and(|text| text == stamp) {
+        return Ok(());
+    }
+    make()?;
+    fs::write(&made, stamp).map_err(|error| format!("{}: {error}", made.display()))
+}
+
+/// The interpreter with every package of `xtask/requirements.txt`.
+pub(crate) fn python() -> Result<PathBuf, String> {
+    let requirements = root().join("xtask/requirements.txt");
+    let dir = tools().join("venv");
+    let python = dir.join("bin/python3");
+    let stamp = fs::read_to_string(&requirements).map_err(|error| format!("xtask/requirements.txt: {error}"))?;
+    once(&dir, &stamp, || {
+        let make = || run(program("python3").args(["-m", "venv", "--clear"]).arg(&dir));
+        if !works(program("python3").args(["-c", "import ensurepip, venv"])) {
+            debian(&["python3", "python3-venv"])?;
+        }
+        if !make() {
+            return Err("the virtual environment could not be made; see above".into());
+        }
+        let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:", "-r"];
+        if run(program(&python).args(pip).arg(&requirements)) {
+            Ok(())
+        } else {
+            Err("the packages of xtask/requirements.txt could not be installed; see above".into())
+        }
+    })?;
+    Ok(python)
+}
+
+/// `buf`, from npm.
+pub(crate) fn buf() -> Result<PathBuf, String> {
+    let dir = tools().join("npm");
+    fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    once(&dir, BUF, || {
+        if !works(program("npm").arg("--version")) {
+            debian(&["nodejs", "npm"])?;
+        }
+        let install = ["install", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"];
+        if run(program("npm").args(install).arg(&dir).arg(format!("@bufbuild/buf@{BUF}"))) {
+            Ok(())
+        } else {
+            Err("buf could not be installed; see above".into())
+        }
+    })?;
+    Ok(dir.join("node_modules/.bin/buf"))
+}
+
+/// `cargo fuzz`, and the C++ compiler that libFuzzer is built with.
+pub(crate) fn fuzzing() -> Result<(), String> {
+    if !works(program("c++").arg("--version")) {
+        debian(&["g++"])?;
+    }
+    if works(&mut cargo(&["fuzz", "--version"])) {
+        return Ok(());
+    }
+    say::line("cargo-fuzz is missing and is installed for this user");
+    let target = tools().join("cargo-fuzz");
+    let mut install = cargo(&["install", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ, "--target-dir"]);
+    if run(install.arg(target)) { Ok(()) } else { Err("cargo-fuzz could not be installed; see above".into()) }
+}

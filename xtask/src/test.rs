@@ -1,0 +1,63 @@
+//! `test`: every test of every crate, and a summary that hides no skip.
+
+use std::process::Command;
+
+use crate::prerequisites;
+use crate::run::{cargo, is_ci, run_lines, shown};
+use crate::say;
+use crate::summary::{Run, Summary};
+
+const DEV: &str = "vault-core/dev";
+/// How often the gateway is killed in `--long`.
+const LONG_KILL_CYCLES: &str = "200";
+
+/// Runs them; whether all passed.
+pub(crate) fn test(long: bool) -> bool {
+    say::heading("prerequisites");
+    let python = prerequisites::python();
+    match &python {
+        Ok(python) => say::line(format_args!("python: {}", python.display())),
+        Err(reason) => say::line(format_args!("python: MISSING: {reason}")),
+    }
+    let mut summary = Summary::default();
+    let mut add = |title: &str, mut command: Command| {
+        say::heading(title);
+        match &python {
+            Ok(python) => command.env("BLINDVAULT_PYTHON", python),
+            Err(_) => command.env_remove("BLINDVAULT_PYTHON"),
+        };
+        if is_ci() {
+            command.env("BLINDVAULT_REQUIRE", "1");
+        }
+        let mut run = Run::default();
+        let good = run_lines(&mut command, |line| {
+            if run.line(line) {
+                say::line(line);
+            }
+        });
+        summary.add(run.end(&shown(&command), good));
+    };
+    let shown_output = ["--", "--show-output"];
+    let with = |args: &[&str]| cargo(&[args, &shown_output].concat());
+    add(
+        "all crates, and the examples in their documentation",
+        with(&["test", "--workspace", "--features", DEV, "--no-fail-fast"]),
+    );
+    // Only a release build keeps this promise.
+    add(
+        "process memory",
+        with(&["test", "--release", "-p", "vault-core", "--features", "dev", "--test", "memory_scan"]),
+    );
+    if long {
+        let lib = ["test", "--release", "-p", "vault-core", "--features", "dev", "--lib", "accumulated"];
+        let mut vectors = with(&lib);
+        vectors.env("BLINDVAULT_LONG", "1");
+        add("accumulated vectors", vectors);
+        let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--test", "kill9"]);
+        kills.env("BLINDVAULT_KILL_CYCLES", LONG_KILL_CYCLES);
+        add("kill -9", kills);
+    }
+    say::heading("tests");
+    say::line(&summary);
+    summary.is_good()
+}
