@@ -5,6 +5,8 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use vault_core::Error;
 use vault_proto::v1::ItemError;
 
+use crate::telemetry::{Event, log};
+
 /// The `domain` of every `ErrorInfo`.
 const DOMAIN: &str = "blindvault";
 
@@ -44,7 +46,10 @@ pub fn status(error: &Error) -> Status {
             error.to_string()
         }
         // Which file is damaged, and where, is for the operator's log.
-        Error::Corrupt { .. } => "a file of the vault is damaged".to_owned(),
+        Error::Corrupt { .. } => {
+            log(&Event::Failed { what: "answer a call", error: error.clone() });
+            "a file of the vault is damaged".to_owned()
+        }
         _ => error.to_string(),
     };
     details.set_error_info(reason, DOMAIN, metadata);

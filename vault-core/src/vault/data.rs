@@ -115,7 +115,11 @@ impl Vault {
     /// [`Error::Invalid`] naming `plaintext` or `context`; [`Error::Denied`]; [`Error::Unavailable`] if anything the
     /// call depends on is not there.
     pub async fn encrypt(&self, who: &Workload, request: EncryptRequest<'_>) -> Result<Sealed, Error> {
-        let permit = self.permit::<Encrypt>(who, request.target, 1).await?;
+        self.encrypt_one_of(who, request, 1).await
+    }
+
+    async fn encrypt_one_of(&self, who: &Workload, request: EncryptRequest<'_>, items: u32) -> Result<Sealed, Error> {
+        let permit = self.permit::<Encrypt>(who, request.target, items).await?;
         let plan = self.keys.plan_sealing(permit.resource()).await;
         let recorded = self.intend(permit, plan.as_ref().ok().map(|plan| plan.key)).await?;
         let sealed = match plan {
@@ -132,8 +136,12 @@ impl Vault {
     /// [`Error::Denied`]; [`Error::Unopenable`] whatever is wrong with envelope, key or context;
     /// [`Error::Invalid`] naming `context`; [`Error::Unavailable`].
     pub async fn decrypt(&self, who: &Workload, request: DecryptRequest<'_>) -> Result<Opened, Error> {
+        self.decrypt_one_of(who, request, 1).await
+    }
+
+    async fn decrypt_one_of(&self, who: &Workload, request: DecryptRequest<'_>, items: u32) -> Result<Opened, Error> {
         let header = Header::parse(request.envelope).ok();
-        let permit = self.permit::<Decrypt>(who, request.target, 1).await?;
+        let permit = self.permit::<Decrypt>(who, request.target, items).await?;
         let plan = self.plan_opening(&permit, header).await;
         let recorded = self.intend(permit, key_of(&plan, header)).await?;
         let opened = match plan {
@@ -177,23 +185,33 @@ impl Vault {
         self.keys.plan_opening(permit.resource(), header.key_id).await?.ok_or(Error::Unopenable)
     }
 
-    /// Encrypts several values, each decided and logged by itself; all their entries share a commit.
+    /// Encrypts several values, each decided (with their number, for policies that bound it) and logged by itself; all
+    /// their entries share a commit.
     pub async fn encrypt_all(
         &self,
         who: &Workload,
         requests: impl IntoIterator<Item = EncryptRequest<'_>>,
     ) -> Vec<Result<Sealed, Error>> {
-        join_all(requests.into_iter().map(|request| self.encrypt(who, request))).await
+        let requests: Vec<_> = requests.into_iter().collect();
+        let items = count(requests.len());
+        join_all(requests.into_iter().map(|request| self.encrypt_one_of(who, request, items))).await
     }
 
-    /// Decrypts several envelopes, each decided and logged by itself; all their entries share a commit.
+    /// Decrypts several envelopes, each decided (with their number) and logged by itself; all their entries share a
+    /// commit.
     pub async fn decrypt_all(
         &self,
         who: &Workload,
         requests: impl IntoIterator<Item = DecryptRequest<'_>>,
     ) -> Vec<Result<Opened, Error>> {
-        join_all(requests.into_iter().map(|request| self.decrypt(who, request))).await
+        let requests: Vec<_> = requests.into_iter().collect();
+        let items = count(requests.len());
+        join_all(requests.into_iter().map(|request| self.decrypt_one_of(who, request, items))).await
     }
+}
+
+fn count(items: usize) -> u32 {
+    u32::try_from(items).unwrap_or(u32::MAX)
 }
 
 /// The key for the intent entry: as planned, or as far as the envelope names one.

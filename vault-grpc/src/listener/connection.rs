@@ -26,6 +26,7 @@ use super::stream::TlsConn;
 use super::{Phase, Proven, Shared};
 use crate::config::Limits;
 use crate::plane::{Caller, Principal};
+use crate::service::undecodable;
 use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
@@ -203,7 +204,7 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
         let running = self.activity.begin();
         let answer = self.routes.call(request);
         Box::pin(async move {
-            let answer = answer.await?;
+            let answer = undecodable::mend(answer.await?);
             Ok(answer.map(|body| Body::new(Answer { body, _running: running })))
         })
     }

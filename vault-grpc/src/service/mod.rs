@@ -2,6 +2,7 @@
 
 pub mod crypto;
 pub mod tenants;
+pub(crate) mod undecodable;
 
 use std::sync::Arc;
 
