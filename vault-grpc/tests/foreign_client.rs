@@ -4,7 +4,7 @@
 //! The interpreter is `BLINDVAULT_PYTHON`, or `python3`; it needs PyPI `grpcio` and `grpcio-tools`. Without them the
 //! test prints `SKIPPED`, or fails if `BLINDVAULT_REQUIRE=1`.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 #[expect(unreachable_pub, dead_code, reason = "shared by several tests, each of which uses a part")]
