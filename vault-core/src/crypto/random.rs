@@ -71,7 +71,7 @@ fn from_block(slot: &mut Option<Locked<Block>>, out: &mut [u8]) -> Result<(), Er
     };
     let block = held.get_mut()?;
     if BLOCK - block.next < out.len() {
-        block.bytes.zeroize();
+        block.bytes.as_mut_slice().zeroize();
         from_system(&mut block.bytes)?;
         block.next = 0;
     }
