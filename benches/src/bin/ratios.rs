@@ -12,7 +12,7 @@ type Medians = BTreeMap<String, BTreeMap<usize, f64>>;
 
 fn median(file: &Path) -> Option<f64> {
     let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    estimates["median"]["point_estimate"].as_f64()
+    estimates.get("median")?.get("point_estimate")?.as_f64()
 }
 
 fn names(folder: &Path) -> Vec<String> {
