@@ -374,3 +374,31 @@ fn the_root_in_a_checkpoint_is_that_of_the_entry_bundles() {
     let checkpoint = Checkpoint::verify(&note, &place.verifier()).unwrap();
     assert_eq!((checkpoint.size, checkpoint.root), (20, edge.root()));
 }
+
+/// A publisher that is killed, or watched, between the full tile and the next checkpoint has removed the partial tiles
+/// that the published one counts on. The full tile says the same; one that does not is found.
+#[test]
+fn a_full_tile_stands_for_the_partial_ones_it_replaced() {
+    let place = Place::new();
+    let append = |from: u32, to: u32| {
+        let (log, _) = place.open();
+        for n in from..to {
+            block_on(log.refused(&refusal("acme", n as u8), None)).unwrap();
+        }
+        log.close().unwrap();
+    };
+    append(0, 200);
+    let published = std::fs::read(place.file("checkpoint")).unwrap();
+    append(200, 300);
+    assert!(OsFs.list(&place.file("tile/0/000.p")).unwrap().is_empty(), "the partial tiles are gone");
+    std::fs::write(place.file("checkpoint"), published).unwrap();
+    assert!(check(&place, &VerifyOptions::default()).is_sound());
+    let full = place.file("tile/0/000");
+    let mut bytes = std::fs::read(&full).unwrap();
+    bytes[5] ^= 1;
+    std::fs::write(&full, bytes).unwrap();
+    assert!(matches!(
+        check(&place, &VerifyOptions::default()).finding,
+        Some(Finding::File { .. } | Finding::Tile { .. })
+    ));
+}

@@ -110,6 +110,15 @@ pub(super) fn is_written(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> bool {
     fs.exists(path) && fs.read(path, bytes.len() as u64).is_ok_and(|found| found == bytes)
 }
 
+/// True if the full tile is there and begins with this partial one. The partial ones go as soon as the full one is there,
+/// which is before the next checkpoint is published (tlog-tiles, "Partial Tiles").
+pub(super) fn full_begins_with(fs: &dyn Fs, dir: &Path, partial: &Tile<'_>) -> bool {
+    let mut found = vec![0; partial.bytes.len()];
+    let full = tile_path(dir, partial.level, partial.index, WIDTH);
+    let read = fs.open(&full, Open::Read).and_then(|file| file.read_exact_at(0, &mut found));
+    read.is_ok() && found == partial.bytes
+}
+
 /// Writes a tile unless it is there; a reader never sees half of it. Not synced: after a crash it is written again.
 pub(super) fn write(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Error> {
     let path = tile_path(dir, tile.level, tile.index, tile.width);

@@ -94,7 +94,11 @@ struct Auditor<'a> {
 
 fn compare_tile(fs: &dyn Fs, dir: &Path, bad: &mut Option<Finding>, tile: &Tile<'_>, must_exist: bool) {
     let path = tiles::tile_path(dir, tile.level, tile.index, tile.width);
-    let sound = if fs.exists(&path) { tiles::is_written(fs, &path, tile.bytes) } else { !must_exist };
+    let sound = if fs.exists(&path) {
+        tiles::is_written(fs, &path, tile.bytes)
+    } else {
+        !must_exist || tiles::full_begins_with(fs, dir, tile)
+    };
     if !sound && bad.is_none() {
         let span = (tiles::WIDTH as u64).saturating_pow(u32::try_from(tile.level.unwrap_or(0)).unwrap_or(0) + 1);
         let path = path.strip_prefix(dir).unwrap_or(&path).display().to_string();

@@ -14,17 +14,17 @@ use vault_core::keys::WrappingKey;
 use vault_core::secret::{Key32, SecretBytes};
 
 /// Set in the environment of the child, to the name of what it shall do.
-pub(crate) const MODE: &str = "BLINDVAULT_SCAN_CHILD";
+pub(super) const MODE: &str = "BLINDVAULT_SCAN_CHILD";
 /// The key's id.
-pub(crate) const ID: [u8; 16] = *b"memory scan, id.";
+pub(super) const ID: [u8; 16] = *b"memory scan, id.";
 /// The tenant; there is no subject.
-pub(crate) const TENANT: &str = "acme";
+pub(super) const TENANT: &str = "acme";
 /// The dataset.
-pub(crate) const DATASET: &str = "customers";
+pub(super) const DATASET: &str = "customers";
 
 /// Where the child stops to be looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(super) enum Stop {
     /// Every thread has made its calls; the keys live.
     Live,
     /// The data keys were wiped or dropped; all threads still stand where they were.
@@ -36,13 +36,13 @@ pub(crate) enum Stop {
 }
 
 /// Nobody else's lines start like this.
-pub(crate) const PREFIX: &str = "@prefix ";
+pub(super) const PREFIX: &str = "@prefix ";
 /// As above.
-pub(crate) const STOP: &str = "@stop ";
+pub(super) const STOP: &str = "@stop ";
 /// As above; the name of what a thread does, and an address on its stack.
-pub(crate) const THREAD: &str = "@thread ";
+pub(super) const THREAD: &str = "@thread ";
 /// As above.
-pub(crate) const WRAPPED: &str = "@wrapped ";
+pub(super) const WRAPPED: &str = "@wrapped ";
 
 fn scope() -> Scope {
     Scope { tenant: TenantId::parse(TENANT).unwrap(), dataset: DatasetId::parse(DATASET).unwrap(), subject: None }

@@ -6,10 +6,10 @@ use std::collections::HashMap;
 use super::reference::{aes, block, k1, record_key, suite_key, xor};
 
 /// Eight bytes, to where they come from.
-pub(crate) type Needles = HashMap<[u8; 8], &'static str>;
+pub(super) type Needles = HashMap<[u8; 8], &'static str>;
 
 /// Adds `bytes` from piece to piece, but for what is no random bytes (counts, pointers) and found anywhere.
-pub(crate) fn add(needles: &mut Needles, name: &'static str, bytes: &[u8]) {
+pub(super) fn add(needles: &mut Needles, name: &'static str, bytes: &[u8]) {
     for piece in bytes.chunks_exact(8) {
         let piece: [u8; 8] = piece.try_into().unwrap();
         if piece.iter().filter(|b| **b == 0).count() < 2 {
@@ -23,7 +23,7 @@ fn reversed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A key that only HKDF-Expand uses: itself, and what HMAC makes of it.
-pub(crate) fn hkdf_key(needles: &mut Needles, name: &'static str, key: &[u8; 32]) {
+pub(super) fn hkdf_key(needles: &mut Needles, name: &'static str, key: &[u8; 32]) {
     add(needles, name, key);
     for pad in [0x36, 0x5c] {
         let mut padded = [pad; 64];
@@ -37,13 +37,13 @@ pub(crate) fn hkdf_key(needles: &mut Needles, name: &'static str, key: &[u8; 32]
 }
 
 /// A data key and its suite key.
-pub(crate) fn data_key(needles: &mut Needles, key: &[u8; 32]) {
+pub(super) fn data_key(needles: &mut Needles, key: &[u8; 32]) {
     hkdf_key(needles, "data key", key);
     kc_key(needles, &suite_key(key));
 }
 
 /// A key of KC-XAES: its round keys, L and K1.
-pub(crate) fn kc_key(needles: &mut Needles, key: &[u8; 32]) {
+pub(super) fn kc_key(needles: &mut Needles, key: &[u8; 32]) {
     add(needles, "round key of the suite or wrapping key", &round_keys(key));
     add(needles, "L", &aes(key, [0; 16]));
     add(needles, "K1", &k1(key));
@@ -51,7 +51,7 @@ pub(crate) fn kc_key(needles: &mut Needles, key: &[u8; 32]) {
 }
 
 /// What a nonce prefix gives: the round keys of Kx, GCM's H, and X.
-pub(crate) fn run(needles: &mut Needles, key: &[u8; 32], prefix: &[u8]) {
+pub(super) fn run(needles: &mut Needles, key: &[u8; 32], prefix: &[u8]) {
     let kx = record_key(key, prefix);
     add(needles, "round key of a record key", &round_keys(&kx));
     let h = aes(&kx, [0; 16]);
@@ -65,13 +65,13 @@ pub(crate) fn run(needles: &mut Needles, key: &[u8; 32], prefix: &[u8]) {
 
 /// H times x in the field of GCM (SP 800-38D section 6.3), in the bit order in which carry-less multiplication wants it:
 /// the first entry of the tables of the fast implementations.
-pub(crate) fn doubled(h: [u8; 16]) -> u128 {
+pub(super) fn doubled(h: [u8; 16]) -> u128 {
     let h = u128::from_be_bytes(h);
     h << 1 ^ if h >> 127 == 1 { 0xc200_0000_0000_0000_0000_0000_0000_0001 } else { 0 }
 }
 
 /// FIPS 197 section 5.2, for 256-bit keys: 15 round keys.
-pub(crate) fn round_keys(key: &[u8; 32]) -> Vec<u8> {
+pub(super) fn round_keys(key: &[u8; 32]) -> Vec<u8> {
     let sbox = sbox();
     let mut words: Vec<[u8; 4]> = key.chunks_exact(4).map(|w| w.try_into().unwrap()).collect();
     let mut constant = 1;

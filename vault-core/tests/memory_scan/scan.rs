@@ -7,19 +7,19 @@ use std::os::unix::fs::FileExt as _;
 use super::needles::Needles;
 
 /// One piece of a needle that was found.
-pub(crate) struct Hit {
+pub(super) struct Hit {
     /// The needle's name.
-    pub(crate) name: &'static str,
+    pub(super) name: &'static str,
     /// True if that is the locked arena.
-    pub(crate) in_arena: bool,
+    pub(super) in_arena: bool,
     /// The mapping's addresses.
-    pub(crate) region: Range<u64>,
+    pub(super) region: Range<u64>,
     /// The mapping's name, for people.
-    pub(crate) region_name: String,
+    pub(super) region_name: String,
 }
 
 /// A mapping of the process.
-pub(crate) struct Region {
+pub(super) struct Region {
     from: u64,
     to: u64,
     in_arena: bool,
@@ -28,7 +28,7 @@ pub(crate) struct Region {
 
 /// All that can be read of process `pid`. What the kernel wipes in a forked child is the arena: nothing else asks for
 /// that.
-pub(crate) fn regions(pid: u32) -> Vec<Region> {
+pub(super) fn regions(pid: u32) -> Vec<Region> {
     let mut regions: Vec<Region> = Vec::new();
     for line in std::fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap().lines() {
         let words: Vec<_> = line.split_whitespace().collect();
@@ -68,7 +68,7 @@ fn pieces(memory: &File, region: &Region, mut see: impl FnMut(&[u8])) {
 }
 
 /// Every occurrence of a needle anywhere.
-pub(crate) fn scan(pid: u32, needles: &Needles) -> Vec<Hit> {
+pub(super) fn scan(pid: u32, needles: &Needles) -> Vec<Hit> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut starts = vec![false; 1 << 16];
     let start = |piece: &[u8]| usize::from(u16::from_ne_bytes([piece[0], piece[1]]));
@@ -93,7 +93,7 @@ pub(crate) fn scan(pid: u32, needles: &Needles) -> Vec<Hit> {
 }
 
 /// The `len` bytes in front of `marker`, for each place in the arena where it lies.
-pub(crate) fn preceding(pid: u32, marker: &[u8], len: usize) -> Vec<Vec<u8>> {
+pub(super) fn preceding(pid: u32, marker: &[u8], len: usize) -> Vec<Vec<u8>> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut found = Vec::new();
     for region in regions(pid).iter().filter(|region| region.in_arena) {
