@@ -366,7 +366,9 @@ impl Pending {
         if let Some(reason) = verdict.refused {
             return self.refuse(Check::Policy, reason);
         }
-        let until = self.decision.at.plus_millis(PERMIT_LIFETIME_MILLIS).min(not_after);
+        // A certificate holds to the end of its last second.
+        let end = Timestamp(not_after.secs().saturating_add(1).saturating_mul(1_000));
+        let until = self.decision.at.plus_millis(PERMIT_LIFETIME_MILLIS).min(end);
         Ok(Permit::mint(self.decision, until))
     }
 }

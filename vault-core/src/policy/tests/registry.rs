@@ -82,8 +82,12 @@ fn a_bound_tenant_is_the_segment_and_no_other() {
     assert!(data::<Decrypt>(&authorizer, &desk("acme"), ask("globex")).is_err());
     assert!(data::<Encrypt>(&authorizer, &desk("acme"), ask("acme")).is_err());
     // What is no tenant binds nothing, and is not repaired.
-    for odd in ["Acme", "ACME", "acme/region"] {
+    for odd in ["Acme", "ACME", ".acme", "acme/region"] {
         assert!(data::<Decrypt>(&authorizer, &desk(odd), ask("acme")).is_err(), "{odd:?}");
+    }
+    // These no certificate's identity can be; the registry does not rely on it.
+    for odd in ["", "ac me", "acme%20", "\u{430}cme"] {
+        assert!(registry(REGISTRY).find(&desk(odd)).is_none(), "{odd:?}");
     }
 }
 
