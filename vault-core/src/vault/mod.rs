@@ -1,7 +1,7 @@
 //! The façade: what an embedder or the gateway calls. Each call runs straight down:
 //!
-//! facts → policy ([`Permit`](crate::policy::Permit)) → key metadata → audit
-//! ([`Recorded`](crate::audit::Recorded)) → keys → seal or open.
+//! facts → policy ([`Permit`]) → key metadata → audit
+//! ([`Recorded`]) → keys → seal or open.
 //!
 //! A service that embeds the vault, without any gateway. Its own identity goes through [`Workload::verify`] like any
 //! caller's:
