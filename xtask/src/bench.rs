@@ -3,14 +3,17 @@
 use crate::run::{cargo, run, run_lines};
 use crate::say;
 
+/// Every bench target, with the same dependencies as the release tests.
+const ALL: [&str; 6] = ["bench", "--workspace", "--features", "vault-core/dev", "--bench", "*"];
+
 /// Measures, or with `smoke` only runs each bench once; whether all ran. No bench at all is a failure.
 pub(crate) fn bench(smoke: bool) -> bool {
     say::heading("benches");
     if !smoke {
-        return run(&mut cargo(&["bench", "-p", "vault-benches"]));
+        return run(&mut cargo(&ALL));
     }
     let mut ran = 0;
-    let good = run_lines(&mut cargo(&["bench", "-p", "vault-benches", "--", "--test"]), |line| {
+    let good = run_lines(cargo(&ALL).args(["--", "--test"]), |line| {
         if line.starts_with("Testing ") {
             ran += 1;
         }
