@@ -1,4 +1,4 @@
-//! What the steps need beside Rust: Python packages in a virtual environment, `buf`, a C++ compiler, cargo-fuzz. Each is
+//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, `buf`, a C++ compiler, cargo-fuzz. Each is
 //! installed when it is missing, in exact versions, and all but Debian's packages below the target directory.
 
 use std::fs;
@@ -65,6 +65,11 @@ pub(crate) fn python() -> Result<PathBuf, String> {
         }
     })?;
     Ok(python)
+}
+
+/// `strace`, which counts system calls.
+pub(crate) fn strace() -> Result<(), String> {
+    if works(program("strace").arg("--version")) { Ok(()) } else { debian(&["strace"]) }
 }
 
 /// `buf`, from npm.

@@ -19,6 +19,9 @@ pub(crate) fn test(long: bool) -> bool {
         Ok(python) => say::line(format_args!("python: {}", python.display())),
         Err(reason) => say::line(format_args!("python: MISSING: {reason}")),
     }
+    if let Err(reason) = prerequisites::strace() {
+        say::line(format_args!("strace: MISSING: {reason}"));
+    }
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);
