@@ -48,7 +48,11 @@ pub(crate) fn test(long: bool) -> bool {
     );
     // Only a release build keeps this promise. With the whole workspace selected, as for the benches: cargo then builds
     // the dependencies once for both.
-    add("process memory", with(&["test", "--release", "--workspace", "--features", DEV, "--test", "memory_scan"]));
+    let of_release = ["--test", "memory_scan", "--test", "allocations", "--test", "syscalls"];
+    add(
+        "process memory, allocations and system calls of a release build",
+        with(&[&["test", "--release", "--workspace", "--features", DEV], &of_release[..]].concat()),
+    );
     if long {
         let lib = ["test", "--release", "-p", "vault-core", "--features", "dev", "--lib", "accumulated"];
         let mut vectors = with(&lib);
