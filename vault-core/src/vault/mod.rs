@@ -88,7 +88,7 @@ pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Ta
 
 use crate::audit::{Log, Outcome, Pseudonym, Recorded};
 use crate::error::Error;
-use crate::id::{RequestId, Subject, TenantId};
+use crate::id::RequestId;
 use crate::keys::Keyring;
 use crate::policy::{Action, Authorizer, Permit, Refusal};
 use crate::time::Clock;
@@ -182,10 +182,7 @@ impl Vault {
     async fn pseudonym<A: Action>(&self, permit: &Permit<A>) -> Result<Option<Pseudonym>, Error> {
         let resource = permit.resource();
         match (&resource.tenant, &resource.subject) {
-            (Some(tenant), Some(subject)) => {
-                // Decrypting for a subject the vault has never seen costs no more than for one it has.
-                pseudonym_of(&self.keys, tenant, subject).await.map(Some)
-            }
+            (Some(tenant), Some(subject)) => self.keys.pseudonym(tenant, subject).await.map(Some),
             _ => Ok(None),
         }
     }
@@ -203,10 +200,6 @@ impl Vault {
             }
         }
     }
-}
-
-async fn pseudonym_of(keys: &Keyring, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
-    keys.pseudonym(tenant, subject).await
 }
 
 /// A fresh request id.
