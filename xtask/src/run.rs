@@ -3,8 +3,12 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use crate::say;
 
@@ -78,8 +82,16 @@ pub(crate) fn run(command: &mut Command) -> bool {
 }
 
 /// Runs to the end and hands each line of its stdout to `line`; whether it ended well.
-pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> bool {
+pub(crate) fn run_lines(command: &mut Command, line: impl FnMut(&str)) -> bool {
+    run_lines_within(command, None, line)
+}
+
+/// The same; when it takes longer than `limit`, it and all that it started are killed.
+pub(crate) fn run_lines_within(command: &mut Command, limit: Option<Duration>, mut line: impl FnMut(&str)) -> bool {
     say::line(format_args!("$ {}", shown(command)));
+    if limit.is_some() {
+        command.process_group(0);
+    }
     let mut child = match command.stdout(Stdio::piped()).spawn() {
         Ok(child) => child,
         Err(error) => {
@@ -87,13 +99,28 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> bo
             return false;
         }
     };
+    let group = format!("-{}", child.id());
+    let (ended, watch) = mpsc::channel::<()>();
+    let watchdog = limit.map(|limit| {
+        thread::spawn(move || {
+            if watch.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                say::line(format_args!("FAILED: not done after {} s; killed", limit.as_secs()));
+                works(program("kill").args(["-KILL", "--", &group]));
+            }
+        })
+    });
     if let Some(stdout) = child.stdout.take() {
         // By bytes: what a test prints need not be UTF-8.
         for bytes in BufReader::new(stdout).split(b'\n').map_while(Result::ok) {
             line(String::from_utf8_lossy(&bytes).trim_end_matches('\r'));
         }
     }
-    match child.wait() {
+    let status = child.wait();
+    drop(ended);
+    if let Some(watchdog) = watchdog {
+        drop(watchdog.join());
+    }
+    match status {
         Ok(status) if status.success() => true,
         Ok(status) => {
             say::line(format_args!("FAILED: {}: {status}", shown(command)));
@@ -106,4 +133,28 @@ pub(crate) fn run_lines(command: &mut Command, mut line: impl FnMut(&str)) -> bo
 /// Whether it runs and ends well, silently.
 pub(crate) fn works(command: &mut Command) -> bool {
     command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_beyond_its_limit_is_killed_with_its_children() {
+        let begun = std::time::Instant::now();
+        let mut lines = Vec::new();
+        let mut command = program("sh");
+        // The child of the shell keeps the pipe open; were it alive, reading would not end.
+        command.args(["-c", "echo begun; sleep 60 & wait"]);
+        let good = run_lines_within(&mut command, Some(Duration::from_millis(200)), |line| lines.push(line.to_owned()));
+        assert!(!good && lines == ["begun"]);
+        assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_command_within_its_limit_is_left_alone() {
+        let limit = Some(Duration::from_secs(60));
+        assert!(run_lines_within(&mut program("true"), limit, |_| {}));
+        assert!(!run_lines_within(&mut program("false"), limit, |_| {}));
+    }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use x509_cert::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
+use x509_cert::der::asn1::{AnyRef, BitStringRef, ObjectIdentifier, UintRef};
 use x509_cert::der::{self, Decode, Reader, SliceReader, Tag};
 use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage};
 use x509_cert::{Certificate, SubjectPublicKeyInfo, Version};
@@ -115,7 +115,7 @@ impl Facts {
                 self.is_ca = constraints.ca;
                 self.path_len = constraints.path_len_constraint;
             }
-            KEY_USAGE => self.key_usage = Some((KeyUsage::from_der(value)?, critical)),
+            KEY_USAGE => self.key_usage = Some((read_key_usage(value)?, critical)),
             EXTENDED_KEY_USAGE => self.extended_key_usage = Some(ExtendedKeyUsage::from_der(value)?.0),
             // Path validation reads and enforces these two.
             NAME_CONSTRAINTS | CRL_DISTRIBUTION_POINTS => {}
@@ -123,6 +123,17 @@ impl Facts {
         }
         Ok(())
     }
+}
+
+/// `KeyUsage ::= BIT STRING`, RFC 5280 section 4.2.1.3. Bits of the last byte that are not part of the string must be
+/// zero (X.690 section 11.2.1); the decoder would pass over them.
+fn read_key_usage(der: &[u8]) -> der::Result<KeyUsage> {
+    let bits = BitStringRef::from_der(der)?;
+    let unused = bits.raw_bytes().last().map_or(0, |last| last & ((1 << bits.unused_bits()) - 1));
+    if unused != 0 {
+        return Err(Tag::BitString.value_error().into());
+    }
+    KeyUsage::from_der(der)
 }
 
 /// `GeneralNames ::= SEQUENCE SIZE (1..MAX) OF GeneralName`, RFC 5280 section 4.2.1.6.

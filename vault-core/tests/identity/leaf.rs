@@ -131,6 +131,10 @@ refused! {
         p.key_usages.clear();
         extension(p, KEY_USAGE, vec![4, 2, 7, 0x80], true);
     } => MalformedExtension;
+    key_usage_with_a_bit_beyond_its_end: |p| {
+        p.key_usages.clear();
+        extension(p, KEY_USAGE, vec![3, 2, 7, 0x81], true);
+    } => MalformedExtension;
     eku_that_does_not_parse: |p| {
         p.extended_key_usages.clear();
         extension(p, EXTENDED_KEY_USAGE, vec![0x30, 2, 6, 9], false);
