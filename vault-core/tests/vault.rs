@@ -196,6 +196,23 @@ impl RootKey for Fickle {
     fn generate<'a>(&'a self, context: &'a EncryptionContext) -> BoxFuture<'a, Result<Generated, RootError>> {
         self.inner.generate(context)
     }
+    fn wrap<'a>(&'a self, key: &'a Key32, context: &'a EncryptionContext) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        self.inner.wrap(key, context)
+    }
+    fn seal<'a>(
+        &'a self,
+        inner: &'a [u8],
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        self.inner.seal(inner, context)
+    }
+    fn open<'a>(
+        &'a self,
+        sealed: &'a [u8],
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        self.inner.open(sealed, context)
+    }
     fn unwrap<'a>(
         &'a self,
         wrapped: &'a [u8],

@@ -5,6 +5,7 @@
 mod bench;
 mod ci;
 mod fuzz;
+mod guards;
 mod lint;
 mod prerequisites;
 mod run;
@@ -19,7 +20,8 @@ cargo xtask test [--long]        every test; --long adds the million vectors and
 cargo xtask lint                 formatting, clippy, documentation, buf
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
-cargo xtask ci                   all of it, and the demo";
+cargo xtask guards               takes guards out one at a time, and sees a test fail for each
+cargo xtask ci                   all of it but the guards, and the demo";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         },
         ["bench"] => bench::bench(false),
         ["bench", "--smoke"] => bench::bench(true),
+        ["guards"] => guards::guards(),
         ["ci"] => ci::ci(),
         _ => return usage(),
     };

@@ -17,7 +17,7 @@ use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
 use crate::error::{Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
-use crate::kms::{EncryptionContext, RootKey};
+use crate::kms::{EncryptionContext, Layer, RootKey};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
 use crate::store::{Expect, Row, Store, Table};
@@ -392,7 +392,12 @@ impl Keyring {
     }
 
     pub(super) fn root_context(&self, tenant: &TenantId, version: KeyVersion) -> EncryptionContext {
-        EncryptionContext { instance: self.parts.instance.clone(), tenant: tenant.clone(), version }
+        EncryptionContext {
+            instance: self.parts.instance.clone(),
+            tenant: Some(tenant.clone()),
+            version,
+            layer: Layer::TenantKey,
+        }
     }
 
     /// What stands for a subject in audit entries.

@@ -5,8 +5,8 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use super::{EncryptionContext, Generated, RootError, RootKey};
-use crate::crypto::{KcKey, sha256, unwrap32, wrap32};
+use super::{EncryptionContext, Generated, MAX_INNER, RootError, RootKey};
+use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, random_bytes, sha256, unwrap32, wrap32};
 use crate::error::{Dependency, Error};
 use crate::fs::{Fs, Open};
 use crate::secret::Key32;
@@ -15,6 +15,7 @@ use crate::store::BoxFuture;
 const MAGIC: &[u8; 16] = b"blindvault-root1";
 /// Magic ‖ key (32) ‖ the first 16 bytes of SHA-256 over both.
 const FILE: usize = 16 + 32 + 16;
+const OUTER_VERSION: u8 = 1;
 
 /// A root key in a file with mode 0600, made once.
 pub struct LocalRoot {
@@ -87,6 +88,35 @@ const fn failed(why: &'static str) -> Error {
     Error::unavailable(Dependency::RootKey, why)
 }
 
+/// The outer layer of a split root: `01 ‖ N(24) ‖ C(32) ‖ ciphertext ‖ tag(16)`, KC-XAES-256-GCM as for wrapped keys.
+fn seal(key: &KcKey, aad: &[u8], inner: &[u8]) -> Result<Vec<u8>, Error> {
+    let mut nonce = [0; NONCE];
+    random_bytes(&mut nonce)?;
+    let mut body = inner.to_vec();
+    let (commitment, tag) = key.seal_once(&nonce, aad, &mut body)?;
+    Ok([&[OUTER_VERSION][..], &nonce, &commitment, &body, &tag].concat())
+}
+
+fn open(key: &KcKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let (version, rest) = sealed.split_first().ok_or(Error::Unopenable)?;
+    if *version != OUTER_VERSION || sealed.len() > 1 + NONCE + COMMITMENT + MAX_INNER + TAG {
+        return Err(Error::Unopenable);
+    }
+    let (nonce, rest) = rest.split_first_chunk().ok_or(Error::Unopenable)?;
+    let (commitment, rest) = rest.split_first_chunk().ok_or(Error::Unopenable)?;
+    let (body, tag) = rest.split_last_chunk().ok_or(Error::Unopenable)?;
+    let mut body = body.to_vec();
+    key.open_once(nonce, commitment, aad, &mut body, tag)?;
+    Ok(body)
+}
+
+fn refused(error: Error) -> RootError {
+    match error {
+        Error::Unopenable => RootError::NotMine,
+        _ => RootError::Unavailable("no entropy or locked memory"),
+    }
+}
+
 impl RootKey for LocalRoot {
     fn id(&self) -> &str {
         &self.id
@@ -103,17 +133,37 @@ impl RootKey for LocalRoot {
         })
     }
 
+    fn wrap<'a>(&'a self, key: &'a Key32, context: &'a EncryptionContext) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        Box::pin(async move { wrap32(&self.key, &context.aad(), key).map(Vec::from).map_err(refused) })
+    }
+
+    fn seal<'a>(
+        &'a self,
+        inner: &'a [u8],
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        Box::pin(async move {
+            if inner.len() > MAX_INNER {
+                return Err(RootError::Unavailable("the inner wrapping is too long"));
+            }
+            seal(&self.key, &context.aad(), inner).map_err(refused)
+        })
+    }
+
+    fn open<'a>(
+        &'a self,
+        sealed: &'a [u8],
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Result<Vec<u8>, RootError>> {
+        Box::pin(async move { open(&self.key, &context.aad(), sealed).map_err(refused) })
+    }
+
     fn unwrap<'a>(
         &'a self,
         wrapped: &'a [u8],
         context: &'a EncryptionContext,
     ) -> BoxFuture<'a, Result<Key32, RootError>> {
-        Box::pin(async move {
-            unwrap32(&self.key, &context.aad(), wrapped).map_err(|error| match error {
-                Error::Unopenable => RootError::NotMine,
-                _ => RootError::Unavailable("no locked memory for the key"),
-            })
-        })
+        Box::pin(async move { unwrap32(&self.key, &context.aad(), wrapped).map_err(refused) })
     }
 }
 
@@ -122,13 +172,35 @@ mod tests {
     use super::*;
     use crate::fs::OsFs;
     use crate::id::{KeyVersion, TenantId};
+    use crate::kms::Layer;
 
     fn context(tenant: &str, instance: &str) -> EncryptionContext {
         EncryptionContext {
             instance: instance.into(),
-            tenant: TenantId::parse(tenant).unwrap(),
+            tenant: Some(TenantId::parse(tenant).unwrap()),
             version: KeyVersion::FIRST,
+            layer: Layer::TenantKey,
         }
+    }
+
+    #[test]
+    fn an_outer_layer_opens_only_where_and_as_what_it_was_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = LocalRoot::create(&OsFs, &dir.path().join("root.key")).unwrap();
+        let outer = EncryptionContext { layer: Layer::Outer, ..context("acme", "one") };
+        let sealed = pollster::block_on(root.seal(b"inner", &outer)).unwrap();
+        let open = |bytes: &[u8], context: &EncryptionContext| pollster::block_on(root.open(bytes, context));
+        assert_eq!(open(&sealed, &outer).unwrap(), b"inner");
+        assert_eq!(open(&sealed, &context("acme", "one")).err(), Some(RootError::NotMine));
+        for len in 0..sealed.len() {
+            assert_eq!(open(&sealed[..len], &outer).err(), Some(RootError::NotMine), "{len} bytes");
+        }
+        // A tenant key is 32 bytes, so its wrapping would pass for an outer layer but for the context.
+        let key = Key32::generate().unwrap();
+        let wrapped = pollster::block_on(root.wrap(&key, &context("acme", "one"))).unwrap();
+        assert_eq!(open(&wrapped, &outer).err(), Some(RootError::NotMine));
+        assert!(pollster::block_on(root.seal(&[0; MAX_INNER], &outer)).is_ok());
+        assert!(pollster::block_on(root.seal(&[0; MAX_INNER + 1], &outer)).is_err());
     }
 
     #[test]

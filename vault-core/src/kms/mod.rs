@@ -4,6 +4,7 @@
 mod local;
 
 use std::fmt;
+use std::sync::Arc;
 
 #[cfg(feature = "dev")]
 pub use local::LocalRoot;
@@ -13,28 +14,53 @@ use crate::id::{KeyVersion, TenantId};
 use crate::secret::Key32;
 use crate::store::BoxFuture;
 
+/// What a root key wraps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Layer {
+    /// A tenant key.
+    TenantKey,
+    /// What another root key made of a tenant key: the outer layer of a split root.
+    Outer,
+    /// The key that binds the rows of a store to their places; it belongs to no tenant.
+    StoreKey,
+}
+
+impl Layer {
+    /// The value of `purpose` in the encryption context.
+    pub const fn purpose(self) -> &'static str {
+        match self {
+            Self::TenantKey => "tenant-key",
+            Self::Outer => "tenant-key-outer",
+            Self::StoreKey => "store-key",
+        }
+    }
+}
+
 /// What a tenant key is wrapped for. A root key binds it into the wrapping (AWS KMS: the encryption context; elsewhere
 /// the AAD), so that a wrapped key moved to another tenant, version or instance opens nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncryptionContext {
     /// This installation. It lives outside the store, so that a restored copy of the store opens nothing elsewhere.
     pub instance: String,
-    /// Whose key it is.
-    pub tenant: TenantId,
+    /// Whose key it is; `None` only for a key of the installation itself.
+    pub tenant: Option<TenantId>,
     /// Which version of it.
     pub version: KeyVersion,
+    /// What is wrapped, so that an outer layer never passes for a tenant key.
+    pub layer: Layer,
 }
 
 impl EncryptionContext {
     /// The map, in ascending order of its names.
-    pub fn pairs(&self) -> [(&'static str, String); 5] {
-        [
+    pub fn pairs(&self) -> Vec<(&'static str, String)> {
+        let mut pairs = vec![
             ("app", "blindvault".to_owned()),
             ("instance", self.instance.clone()),
-            ("purpose", "tenant-key".to_owned()),
-            ("tenant", self.tenant.to_string()),
-            ("tenant_key_version", self.version.to_string()),
-        ]
+            ("purpose", self.layer.purpose().to_owned()),
+        ];
+        pairs.extend(self.tenant.as_ref().map(|tenant| ("tenant", tenant.to_string())));
+        pairs.push(("tenant_key_version", self.version.to_string()));
+        pairs
     }
 
     /// The map as AAD bytes: a label, then each name and value behind its u16 length.
@@ -81,6 +107,10 @@ pub struct Generated {
     pub wrapped: Vec<u8>,
 }
 
+/// Longest wrapping that a root key takes as the inner layer of a split root, in bytes. AWS KMS encrypts 4,096 bytes at
+/// most, and its own ciphertexts of 32 bytes are far shorter than this.
+pub const MAX_INNER: usize = 2048;
+
 /// A key that wraps tenant keys.
 pub trait RootKey: Send + Sync + fmt::Debug + 'static {
     /// Names the root key for good, for example by its ARN; kept in each row it wrapped.
@@ -92,6 +122,30 @@ pub trait RootKey: Send + Sync + fmt::Debug + 'static {
     /// [`RootError::Disabled`] or [`RootError::Unavailable`].
     fn generate<'a>(&'a self, context: &'a EncryptionContext) -> BoxFuture<'a, Result<Generated, RootError>>;
 
+    /// Wraps a tenant key that another root key made, for a replica of it.
+    ///
+    /// # Errors
+    /// [`RootError::Disabled`] or [`RootError::Unavailable`].
+    fn wrap<'a>(&'a self, key: &'a Key32, context: &'a EncryptionContext) -> BoxFuture<'a, Result<Vec<u8>, RootError>>;
+
+    /// Wraps what another root key made of a tenant key, as the outer layer of a split root; [`MAX_INNER`] bytes at
+    /// most.
+    ///
+    /// # Errors
+    /// [`RootError::Disabled`] or [`RootError::Unavailable`].
+    fn seal<'a>(&'a self, inner: &'a [u8], context: &'a EncryptionContext)
+    -> BoxFuture<'a, Result<Vec<u8>, RootError>>;
+
+    /// Gives back what [`Self::seal`] took.
+    ///
+    /// # Errors
+    /// Any [`RootError`].
+    fn open<'a>(
+        &'a self,
+        sealed: &'a [u8],
+        context: &'a EncryptionContext,
+    ) -> BoxFuture<'a, Result<Vec<u8>, RootError>>;
+
     /// Unwraps a tenant key.
     ///
     /// # Errors
@@ -101,4 +155,10 @@ pub trait RootKey: Send + Sync + fmt::Debug + 'static {
         wrapped: &'a [u8],
         context: &'a EncryptionContext,
     ) -> BoxFuture<'a, Result<Key32, RootError>>;
+}
+
+/// Gives root keys by their ids, for installations that know more than one: a customer's own, or one a region.
+pub trait RootProvider: Send + Sync + fmt::Debug + 'static {
+    /// The root key of this id; `None` if it is not one of this provider's, or not one that the configuration allows.
+    fn root(&self, id: &str) -> Option<Arc<dyn RootKey>>;
 }
