@@ -35,6 +35,15 @@ pub enum Error {
         /// What it did, without data.
         why: &'static str,
     },
+    /// A root key did not answer with a key. Nothing was released.
+    RootKey {
+        /// Which, by its id: a name for logs and operators, not a key.
+        root: String,
+        /// True if trying again may help: it was not there. False if it refuses, or is disabled.
+        retry: bool,
+        /// What it did, without data.
+        why: &'static str,
+    },
     /// A file of ours is damaged. Nothing was changed on disk.
     Corrupt {
         /// Which file or structure.
@@ -130,6 +139,8 @@ impl fmt::Display for Error {
             Self::FailedPrecondition(why) => write!(f, "not possible in this state: {why}"),
             Self::Conflict(what) => write!(f, "{what} was changed by another call meanwhile; read it again and retry"),
             Self::Unavailable { dependency, why } => write!(f, "{} unavailable: {why}", dependency.name()),
+            Self::RootKey { root, retry: true, why } => write!(f, "root key {root} unavailable: {why}"),
+            Self::RootKey { root, why, .. } => write!(f, "not possible in this state: {why} (root key {root})"),
             Self::Corrupt { what, at } => write!(f, "{what} is damaged: {at}"),
         }
     }

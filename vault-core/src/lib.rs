@@ -10,9 +10,11 @@
 //!         policy             Permit<A>: the only way to reach a key
 //!           principal · envelope
 //!             crypto
-//!               secret · id · time · error · fs
+//!               secret · id · custody · time · error · fs
 //! ```
 
+mod base64_bytes;
+pub mod custody;
 pub mod error;
 pub mod fs;
 pub mod id;

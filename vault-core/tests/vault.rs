@@ -14,7 +14,7 @@ use fixture::{People, because, call, context, dataset, fresh, open_vault, open_v
 use pollster::block_on;
 use vault_core::audit::{LogVerifier, VerifyOptions, verify};
 use vault_core::envelope::{Context, Header};
-use vault_core::error::{Check, Dependency};
+use vault_core::error::Check;
 use vault_core::fs::OsFs;
 use vault_core::id::KeyVersion;
 use vault_core::keys::{CacheSettings, TenantState};
@@ -243,7 +243,7 @@ fn without_the_root_cached_keys_work_until_their_ttl_and_then_nothing_does() {
     assert_eq!(decrypt(&vault, &billing, &at, &envelope).unwrap(), b"x");
     clock.advance_millis(1_000);
     let gone = decrypt(&vault, &billing, &at, &envelope);
-    assert!(matches!(gone, Err(Error::Unavailable { dependency: Dependency::RootKey, .. })), "{gone:?}");
+    assert!(matches!(&gone, Err(Error::RootKey { root: id, retry: true, .. }) if id == root.id()), "{gone:?}");
     root.down.store(false, Ordering::SeqCst);
     assert_eq!(decrypt(&vault, &billing, &at, &envelope).unwrap(), b"x");
 }

@@ -3,6 +3,7 @@
 use super::merkle::{Hash, sha256};
 use super::pseudonym::Pseudonym;
 use super::wire::{In, Out};
+use crate::custody::{Custody, MAX_CUSTODY};
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, Reason, RequestId, TenantId};
 use crate::policy::Decision;
@@ -96,6 +97,8 @@ pub struct Decided {
     pub purpose: Option<Purpose>,
     /// The operator's own words, for a control action.
     pub reason: Option<Reason>,
+    /// The root keys that a tenant key is to be put under, for a control action that names them.
+    pub custody: Option<Custody>,
     /// When it was decided.
     pub at: Timestamp,
     /// The epoch of the policy set that decided.
@@ -116,6 +119,7 @@ impl Decided {
             pseudonym,
             purpose: decision.resource.purpose.clone(),
             reason: decision.reason.clone(),
+            custody: decision.custody.clone(),
             at: decision.at,
             epoch: decision.epoch,
             policies: Policies::of(&decision.policies),
@@ -283,8 +287,10 @@ impl Draft {
 
 const fn kind(body: &Body) -> u8 {
     match body {
+        Body::Intent { decided, .. } if decided.custody.is_some() => 6,
         Body::Intent { .. } => 1,
         Body::Outcome { .. } => 2,
+        Body::Refused { decided, .. } if decided.custody.is_some() => 7,
         Body::Refused { .. } => 3,
         Body::Control { .. } => 4,
         Body::System { .. } => 5,
@@ -326,7 +332,11 @@ fn encode_body(out: &mut Out<'_>, body: &Body) {
     }
 }
 
+/// Behind the custody, if there is one: the entry's kind says so.
 fn encode_decided(out: &mut Out<'_>, decided: &Decided) {
+    if let Some(custody) = &decided.custody {
+        out.text(&custody.to_string(), MAX_CUSTODY);
+    }
     out.text(&decided.principal, MAX_PRINCIPAL);
     out.text(&decided.action, MAX_CODE);
     out.option(decided.dataset.as_ref(), |out, id| out.text(id.as_str(), MAX_CODE));
@@ -403,7 +413,7 @@ fn code(input: &mut In<'_>) -> Result<String, Error> {
 
 fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
     Ok(match kind {
-        1 => Body::Intent { decided: decode_decided(i)?, key: i.option(decode_key)?, items: i.u32()? },
+        1 | 6 => Body::Intent { decided: decode_decided(i, kind == 6)?, key: i.option(decode_key)?, items: i.u32()? },
         2 => Body::Outcome {
             intent: i.u64()?,
             status: match i.u8()? {
@@ -417,7 +427,7 @@ fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
             key: i.option(decode_key)?,
             items: i.u32()?,
         },
-        3 => Body::Refused { decided: decode_decided(i)?, check: code(i)?, reason: code(i)? },
+        3 | 7 => Body::Refused { decided: decode_decided(i, kind == 7)?, check: code(i)?, reason: code(i)? },
         4 => Body::Control {
             intent: i.u64()?,
             principal: i.text(MAX_PRINCIPAL)?.to_owned(),
@@ -430,7 +440,11 @@ fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
     })
 }
 
-fn decode_decided(i: &mut In<'_>) -> Result<Decided, Error> {
+fn decode_decided(i: &mut In<'_>, names_custody: bool) -> Result<Decided, Error> {
+    let custody = match names_custody {
+        true => Some(Custody::parse(i.text(MAX_CUSTODY)?).map_err(|_| i.refuse("not a custody"))?),
+        false => None,
+    };
     let principal = i.text(MAX_PRINCIPAL)?.to_owned();
     let action = code(i)?;
     let dataset = i.option(|i| DatasetId::parse(i.text(MAX_CODE)?).map_err(|_| i.refuse("not a dataset")))?;
@@ -459,7 +473,7 @@ fn decode_decided(i: &mut In<'_>) -> Result<Decided, Error> {
         return Err(i.refuse("a digest of the policies belongs to a list that is not complete"));
     }
     let policies = Policies { listed, total, digest };
-    Ok(Decided { principal, action, dataset, pseudonym, purpose, reason, at, epoch, policies })
+    Ok(Decided { principal, action, dataset, pseudonym, purpose, reason, custody, at, epoch, policies })
 }
 
 fn decode_key(i: &mut In<'_>) -> Result<KeyRef, Error> {

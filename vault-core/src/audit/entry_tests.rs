@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::custody::{MAX_REPLICAS, MAX_ROOT_ID, RootId};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9][a-z0-9._-]{0,62}"
@@ -19,14 +20,20 @@ fn decided() -> impl Strategy<Value = Decided> {
     let options = (proptest::option::of(name()), proptest::option::of(any::<[u8; 16]>()), proptest::option::of(name()));
     let rest = (any::<u64>(), any::<u64>(), proptest::collection::vec("\\PC{0,40}", 0..6));
     let reason = proptest::option::of("[a-z ]{1,80}");
-    (texts, options, rest, reason).prop_map(
-        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), reason)| Decided {
+    let custody = proptest::option::of(prop_oneof![
+        "[a-z]{1,9}:[!-'*+.-~]{1,60}".prop_map(|root| Custody::parse(&root).unwrap()),
+        "split\\(a:[a-z]{1,9},b:[a-z]{1,9}\\)".prop_map(|text| Custody::parse(&text).unwrap()),
+        "replicated\\(a:[a-z]{1,9},b:[a-z]{1,9},c:[a-z]{1,9}\\)".prop_map(|text| Custody::parse(&text).unwrap()),
+    ]);
+    (texts, options, rest, (reason, custody)).prop_map(
+        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), (reason, custody))| Decided {
             principal,
             action,
             dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
             pseudonym: pseudonym.map(Pseudonym),
             purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
             reason: reason.map(|r| Reason::parse(&r).unwrap()),
+            custody,
             at: Timestamp(at),
             epoch,
             policies: Policies::of(&ids),
@@ -98,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn junk_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..7u8) {
+    fn junk_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..9u8) {
         if let [first, second, ..] = bytes.as_mut_slice() {
             (*first, *second) = (1, kind);
         }
@@ -106,6 +113,11 @@ proptest! {
             prop_assert_eq!(read.encode(), bytes);
         }
     }
+}
+
+fn longest_custody() -> Custody {
+    let root = |n: usize| RootId::parse(&format!("a:{n}{}", "x".repeat(MAX_ROOT_ID - 3))).unwrap();
+    Custody::replicated((0..MAX_REPLICAS).map(root).collect()).unwrap()
 }
 
 #[test]
@@ -129,6 +141,7 @@ fn the_longest_entry_fits() {
                 pseudonym: Some(Pseudonym([1; 16])),
                 purpose: Some(Purpose::parse(&longest).unwrap()),
                 reason: Some(Reason::parse(&"r".repeat(512)).unwrap()),
+                custody: Some(longest_custody()),
                 at: Timestamp(1),
                 epoch: 1,
                 policies,

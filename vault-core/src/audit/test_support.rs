@@ -154,6 +154,7 @@ pub(super) fn decision(tenant: &str, request: u8) -> Decision {
             purpose: Some(Purpose::parse("billing").unwrap()),
         },
         reason: None,
+        custody: None,
         request: RequestId([request; 16]),
         at: Timestamp(1_700_000_000_000),
         epoch: 7,

@@ -17,7 +17,7 @@ use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
 use crate::error::{Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
-use crate::kms::{EncryptionContext, Layer, RootKey};
+use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
 use crate::store::{Expect, Row, Store, Table};
@@ -34,8 +34,8 @@ pub(super) const PSEUDONYMS: &str = "audit-pseudonym";
 pub struct KeyringParts {
     /// The rows.
     pub store: Arc<dyn Store>,
-    /// The root key that wraps tenant keys.
-    pub root: Arc<dyn RootKey>,
+    /// The root keys that wrap tenant keys; [`Roots::single`] if there is one.
+    pub roots: Arc<Roots>,
     /// This installation's id. Keep it outside the store: a copy of the store is then worth nothing elsewhere.
     pub instance: String,
     /// Bounds of the key cache.
@@ -151,9 +151,9 @@ impl Keyring {
         Ok(keyring)
     }
 
-    /// The id of the root key that wraps new tenant keys.
-    pub fn root_id(&self) -> &str {
-        self.parts.root.id()
+    /// The root keys, and the custody of tenants that none is named for.
+    pub fn roots(&self) -> &Roots {
+        &self.parts.roots
     }
 
     /// What the caches of data keys did.
@@ -384,10 +384,7 @@ impl Keyring {
         if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
             return Err(Error::FailedPrecondition("the tenant key version is suspended or destroyed"));
         }
-        if row.root != self.parts.root.id() {
-            return Err(Error::unavailable(Dependency::RootKey, "the tenant's key is under another root key"));
-        }
-        let key = self.parts.root.unwrap(&row.wrapped, &self.root_context(tenant, version)).await?;
+        let key = self.parts.roots.unwrap(&row.wrapping, &self.root_context(tenant, version)).await?;
         WrappingKey::derive(&key, tenant, version)
     }
 

@@ -9,6 +9,7 @@ use crate::crypto::random_bytes;
 use crate::envelope::Scope;
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
+use crate::kms::Custody;
 use crate::policy::{
     CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants, Permit, ResumeTenant,
     RotateDataKeys, RotateTenantKey, SuspendTenant,
@@ -31,8 +32,8 @@ pub struct Tenant {
     pub state: TenantState,
     /// The active version of the tenant key.
     pub key_version: KeyVersion,
-    /// The root key that wraps that version.
-    pub root: String,
+    /// The root keys that hold that version, and how.
+    pub custody: Custody,
     /// When the tenant was made.
     pub created: Timestamp,
     /// When its state or key version changed last.
@@ -88,16 +89,10 @@ impl Keyring {
         }
         let version = KeyVersion::FIRST;
         let now = self.parts.clock.now().0;
-        let generated = self.parts.root.generate(&self.root_context(tenant, version)).await?;
-        let wrapping = super::WrappingKey::derive(&generated.key, tenant, version)?;
+        let (key, key_row) = self.new_tenant_key(tenant, version, self.custody_of_new(recorded)?).await?;
+        let wrapping = super::WrappingKey::derive(&key, tenant, version)?;
         let pseudonyms = wrapping.wrap_side(PSEUDONYMS, &Key32::generate()?)?;
         let row = TenantRow { state: TenantState::Active, key_version: version.0, created: now, updated: now };
-        let key_row = TenantKeyRow {
-            root: self.parts.root.id().to_owned(),
-            wrapped: generated.wrapped,
-            state: KeyState::Active,
-            created: now,
-        };
         let side_row = SideKeyRow { tenant_key_version: version.0, wrapped: pseudonyms, created: now };
         let writes = vec![
             rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Absent, &row)?,
@@ -105,7 +100,7 @@ impl Keyring {
             rows::write(Table::SideKeys, rows::side_key(tenant, PSEUDONYMS), Expect::Absent, &side_row)?,
         ];
         match self.parts.store.commit(writes).await {
-            Ok(()) => Ok(tenant_view(tenant.clone(), &row, key_row.root, 1)),
+            Ok(()) => Ok(tenant_view(tenant.clone(), &row, key_row.wrapping.custody(), 1)),
             Err(Error::Conflict(_)) => Err(Error::AlreadyExists("tenant")),
             Err(error) => Err(error),
         }
@@ -130,7 +125,7 @@ impl Keyring {
             .row::<TenantKeyRow>(Table::TenantKeys, &key)
             .await?
             .ok_or_else(|| Error::corrupt("store", "table tenant_keys: a tenant's active version has no row"))?;
-        Ok(tenant_view(tenant, row, key_row.root, stored.version))
+        Ok(tenant_view(tenant, row, key_row.wrapping.custody(), stored.version))
     }
 
     /// Lists up to `limit` tenants after one, in order of their ids.
@@ -226,13 +221,8 @@ impl Keyring {
             .await?
             .ok_or_else(|| Error::corrupt("store", "table tenant_keys: a tenant's active version has no row"))?;
         let now = self.parts.clock.now().0;
-        let generated = self.parts.root.generate(&self.root_context(tenant, new)).await?;
-        let new_row = TenantKeyRow {
-            root: self.parts.root.id().to_owned(),
-            wrapped: generated.wrapped,
-            state: KeyState::Active,
-            created: now,
-        };
+        let custody = self.custody_of_next(recorded, &old_row)?;
+        let (_, new_row) = self.new_tenant_key(tenant, new, custody).await?;
         row.key_version = new.0;
         row.updated = now;
         old_row.state = KeyState::DecryptOnly;
@@ -449,12 +439,12 @@ fn at_revision(stored: &Row, revision: Option<u64>) -> Result<(), Error> {
     if revision.is_some_and(|seen| seen != stored.version) { Err(Error::Conflict("tenant")) } else { Ok(()) }
 }
 
-fn tenant_view(id: TenantId, row: &TenantRow, root: String, revision: u64) -> Tenant {
+fn tenant_view(id: TenantId, row: &TenantRow, custody: Custody, revision: u64) -> Tenant {
     Tenant {
         id,
         state: row.state,
         key_version: KeyVersion(row.key_version),
-        root,
+        custody,
         created: Timestamp(row.created),
         updated: Timestamp(row.updated),
         revision,

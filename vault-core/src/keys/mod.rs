@@ -9,6 +9,7 @@
 //! ```
 
 mod cache;
+mod custody;
 mod keyring;
 mod lifecycle;
 mod rows;

@@ -3,8 +3,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::base64_bytes;
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
+use crate::kms::{RootId, Wrapping};
 use crate::store::{Expect, Row, Table, Write};
 
 /// What a key may be used for.
@@ -52,14 +54,52 @@ pub(super) struct DatasetRow {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "TenantKeyJson", into = "TenantKeyJson")]
 pub(super) struct TenantKeyRow {
-    /// The id of the root key that wrapped it.
-    pub root: String,
-    #[serde(with = "base64_bytes")]
-    pub wrapped: Vec<u8>,
+    /// The key, as the roots of its custody wrapped it.
+    pub wrapping: Wrapping,
     pub state: KeyState,
     pub created: u64,
+}
+
+/// [`TenantKeyRow`] as it is written: under one root as ever since the first version, else with `wrapping`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TenantKeyJson {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<RootId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wrapped: Option<Base64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    wrapping: Option<Wrapping>,
+    state: KeyState,
+    created: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Base64(#[serde(with = "base64_bytes")] Vec<u8>);
+
+impl TryFrom<TenantKeyJson> for TenantKeyRow {
+    type Error = &'static str;
+
+    fn try_from(json: TenantKeyJson) -> Result<Self, Self::Error> {
+        let wrapping = match (json.root, json.wrapped, json.wrapping) {
+            (Some(root), Some(Base64(wrapped)), None) => Wrapping::single(root, wrapped),
+            (None, None, Some(wrapping)) => wrapping,
+            _ => return Err("must hold root and wrapped, or wrapping"),
+        };
+        Ok(Self { wrapping, state: json.state, created: json.created })
+    }
+}
+
+impl From<TenantKeyRow> for TenantKeyJson {
+    fn from(row: TenantKeyRow) -> Self {
+        let (root, wrapped, wrapping) = match row.wrapping.into_single() {
+            Ok((root, wrapped)) => (Some(root), Some(Base64(wrapped)), None),
+            Err(other) => (None, None, Some(other)),
+        };
+        Self { root, wrapped, wrapping, state: row.state, created: row.created }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,17 +192,47 @@ pub(super) fn write<T: Serialize>(table: Table, key: Vec<u8>, expect: Expect, va
     Ok(Write { table, key, expect, value })
 }
 
-mod base64_bytes {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::STANDARD_NO_PAD;
-    use serde::{Deserialize as _, Deserializer, Serializer, de};
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&STANDARD_NO_PAD.encode(bytes))
+    /// A row as the first version wrote it; and what is written for one root today is the same, byte for byte.
+    const FIRST_FORM: &str =
+        r#"{"root":"local:0123456789abcdef","wrapped":"AQID","state":"active","created":1700000000000}"#;
+    const SPLIT: &str =
+        r#"{"wrapping":{"split":{"inner":"a:1","outer":"b:2","sealed":"AQID"}},"state":"decrypt_only","created":7}"#;
+    const REPLICATED: &str = r#"{"wrapping":{"replicated":[{"root":"a:1","wrapped":"AQ"},{"root":"b:2","wrapped":"Ag"}]},"state":"active","created":7}"#;
+
+    #[test]
+    fn tenant_key_rows_of_every_form_are_read_and_written_alike() {
+        for (text, custody) in
+            [(FIRST_FORM, "local:0123456789abcdef"), (SPLIT, "split(a:1,b:2)"), (REPLICATED, "replicated(a:1,b:2)")]
+        {
+            let row: TenantKeyRow = serde_json::from_str(text).unwrap();
+            assert_eq!(row.wrapping.custody().to_string(), custody);
+            assert_eq!(serde_json::to_string(&row).unwrap(), text);
+        }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        STANDARD_NO_PAD.decode(text).map_err(|_| de::Error::custom("not base64"))
+    #[test]
+    fn tenant_key_rows_that_nobody_wrote_are_refused() {
+        let replaced = [
+            (FIRST_FORM, r#""wrapped":"AQID","#, ""),
+            (FIRST_FORM, r#""root":"local:0123456789abcdef","#, ""),
+            (FIRST_FORM, "local:", "local"),
+            (FIRST_FORM, r#""state""#, r#""more":1,"state""#),
+            (SPLIT, "b:2", "a:1"),
+            (SPLIT, r#""state""#, r#""root":"a:1","state""#),
+            (SPLIT, "AQID", "AQI="),
+            (SPLIT, r#""sealed":"AQID""#, r#""sealed":"AQID","more":1"#),
+            (REPLICATED, "b:2", "a:1"),
+            (REPLICATED, r#",{"root":"b:2","wrapped":"Ag"}"#, ""),
+            (REPLICATED, "replicated", "either"),
+        ];
+        for (text, from, to) in replaced {
+            assert!(text.contains(from), "{from}");
+            let bad = text.replacen(from, to, 1);
+            assert!(serde_json::from_str::<TenantKeyRow>(&bad).is_err(), "{bad}");
+        }
     }
 }

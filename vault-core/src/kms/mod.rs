@@ -1,14 +1,20 @@
-//! Root keys: the top of the hierarchy, kept where this process cannot read them. [`RootKey`] is the seam.
+//! Root keys: the top of the hierarchy, kept where this process cannot read them. [`RootKey`] is the seam; [`Roots`] are
+//! those of an installation, [`Custody`] says which of them hold a tenant's key.
 
 #[cfg(feature = "dev")]
 mod local;
+mod roots;
+mod wrapping;
 
 use std::fmt;
 use std::sync::Arc;
 
 #[cfg(feature = "dev")]
 pub use local::LocalRoot;
+pub use roots::{RootEvent, RootFailure, Roots, RootsBuilder};
+pub use wrapping::Wrapping;
 
+pub use crate::custody::{Custody, MAX_CUSTODY, MAX_REPLICAS, MAX_ROOT_ID, Replicas, RootId, SplitRoots};
 use crate::error::{Dependency, Error};
 use crate::id::{KeyVersion, TenantId};
 use crate::secret::Key32;
@@ -87,6 +93,14 @@ pub enum RootError {
     Disabled,
     /// The root could not be asked, or gave no usable answer.
     Unavailable(&'static str),
+}
+
+impl RootError {
+    /// True if the root was not there to decide, so that a replica may be asked in its place. A root that *refuses* ends
+    /// the search.
+    pub const fn is_absence(self) -> bool {
+        matches!(self, Self::Disabled | Self::Unavailable(_))
+    }
 }
 
 impl From<RootError> for Error {

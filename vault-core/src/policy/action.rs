@@ -58,6 +58,9 @@ macro_rules! actions {
     };
 }
 
+/// The control actions that make a tenant key, and so may name its custody.
+pub(super) const CUSTODY_ACTIONS: [&str; 2] = [CreateTenant::NAME, RotateTenantKey::NAME];
+
 actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
     Encrypt,

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use cedar_policy::{AuthorizationError, Context, Entities, Entity, Request, Response};
 
+use super::action::CUSTODY_ACTIONS;
 use super::cedar::{PolicySet, Slice};
 use super::entities::{self, Kind, NotExpressible};
 use super::registry::Registry;
 use super::{ControlAction, DataAction, Decision, Permit, Refusal, Resource};
+use crate::custody::Custody;
 use crate::error::Check;
 use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
 use crate::principal::{Operator, Workload};
@@ -44,6 +46,8 @@ pub struct ControlRequest {
     pub dataset: Option<DatasetId>,
     /// Why, in the operator's own words: for the audit entry, no policy reads it.
     pub reason: Option<Reason>,
+    /// The root keys that a tenant key is to be put under; only for the actions that make one.
+    pub custody: Option<Custody>,
     /// The call this belongs to.
     pub request: RequestId,
 }
@@ -171,6 +175,7 @@ impl Authorizer {
                 action: A::NAME,
                 resource,
                 reason: None,
+                custody: None,
                 request: request.request,
                 at: now,
                 epoch: state.epoch,
@@ -254,6 +259,7 @@ impl Authorizer {
                 action: A::NAME,
                 resource,
                 reason: request.reason,
+                custody: request.custody,
                 request: request.request,
                 at: now,
                 epoch: state.epoch,
@@ -262,6 +268,9 @@ impl Authorizer {
         };
         if !who.valid_at(now) {
             return pending.refuse(Check::Identity, "the certificate is not valid now");
+        }
+        if pending.decision.custody.is_some() && !CUSTODY_ACTIONS.contains(&A::NAME) {
+            return pending.refuse(Check::Policy, "the action takes no custody");
         }
         let (kind, resources) = match (&request.tenant, &request.dataset) {
             (None, None) => (Kind::Instance, entities::instance().map(|i| vec![i])),
@@ -281,7 +290,7 @@ impl Authorizer {
             let resource = resources.first().ok_or(NotExpressible)?.uid();
             let operator = entities::operator(who.spiffe_id())?;
             let principal = operator.uid();
-            let context = entities::control_context(now)?;
+            let context = entities::control_context(now, pending.decision.custody.as_ref())?;
             decide(slice, principal, resource, context, Entities::empty(), resources.into_iter().chain([operator]))
         })();
         pending.conclude(verdict, who.not_after())

@@ -9,11 +9,12 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::action::{CONTROL_ACTIONS, DATA_ACTIONS};
+use super::action::{CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS};
 use super::authorizer::{DatasetFacts, Facts};
 use super::entities::{self, Kind, NAMES, NotExpressible};
 use super::registry::Description;
 use super::scan::{self, Language};
+use crate::custody::Custody;
 use crate::error::Error;
 use crate::id::{DatasetId, Purpose, TenantId};
 use crate::time::Timestamp;
@@ -268,6 +269,7 @@ struct Probe<'a> {
     resources: [(Kind, Entity); 3],
     data: Context,
     control: Context,
+    custody: Context,
 }
 
 impl<'a> Probe<'a> {
@@ -292,21 +294,34 @@ impl<'a> Probe<'a> {
         Entities::from_entities(bare, Some(schema)).map_err(|_| NotExpressible)?;
         Entities::from_entities(full, Some(schema)).map_err(|_| NotExpressible)?;
         let data = entities::data_context(Timestamp(0), &purpose, true, 1)?;
-        let control = entities::control_context(Timestamp(0))?;
-        Ok(Self { schema, workload, operator, resources, data, control })
+        let control = entities::control_context(Timestamp(0), None)?;
+        let named = Custody::parse("split(local:a,local:b)").map_err(|_| NotExpressible)?;
+        let custody = entities::control_context(Timestamp(0), Some(&named))?;
+        Ok(Self { schema, workload, operator, resources, data, control, custody })
     }
 
     /// Whether the schema allows the action on the kind of resource; an error if anything else does not fit.
     fn fits(&self, action: &str, data: bool, kind: Kind) -> Result<bool, &'static str> {
-        let (principal, context) = if data { (&self.workload, &self.data) } else { (&self.operator, &self.control) };
+        let (principal, contexts) = if data {
+            (&self.workload, vec![&self.data])
+        } else if CUSTODY_ACTIONS.contains(&action) {
+            (&self.operator, vec![&self.control, &self.custody])
+        } else {
+            (&self.operator, vec![&self.control])
+        };
         let Some((_, resource)) = self.resources.iter().find(|(of, _)| *of == kind) else {
             return Ok(false);
         };
         let uid = entities::action(action);
-        match Request::new(principal.uid(), uid, resource.uid(), context.clone(), Some(self.schema)) {
-            Ok(_) => Ok(true),
-            Err(RequestValidationError::InvalidResourceType(_)) => Ok(false),
-            Err(_) => Err("the principal or context of an action is not what this version passes"),
+        for context in contexts {
+            let request =
+                Request::new(principal.uid(), uid.clone(), resource.uid(), context.clone(), Some(self.schema));
+            match request {
+                Ok(_) => {}
+                Err(RequestValidationError::InvalidResourceType(_)) => return Ok(false),
+                Err(_) => return Err("the principal or context of an action is not what this version passes"),
+            }
         }
+        Ok(true)
     }
 }

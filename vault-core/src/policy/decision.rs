@@ -1,5 +1,6 @@
 //! What was decided, for whom, about what: the part that permits, refusals and audit entries share.
 
+use crate::custody::Custody;
 use crate::error::{Check, Error};
 use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
 use crate::time::Timestamp;
@@ -28,6 +29,8 @@ pub struct Decision {
     pub resource: Resource,
     /// The operator's own words, for a control action that they gave some for.
     pub reason: Option<Reason>,
+    /// The root keys that a tenant key is to be put under, for a control action that names them.
+    pub custody: Option<Custody>,
     /// The call this belongs to.
     pub request: RequestId,
     /// When it was decided.

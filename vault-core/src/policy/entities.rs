@@ -8,6 +8,7 @@ use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, Restric
 
 use super::authorizer::{DatasetFacts, Facts};
 use super::registry::Description;
+use crate::custody::Custody;
 use crate::id::{DatasetId, Purpose, TenantId};
 use crate::time::Timestamp;
 
@@ -147,13 +148,19 @@ pub(super) fn data_context(
     ])
 }
 
-/// The context of a control action.
-pub(super) fn control_context(now: Timestamp) -> Result<Context, NotExpressible> {
-    context([("now", datetime(now)?)])
+/// The context of a control action; with the custody that it names for a tenant key.
+pub(super) fn control_context(now: Timestamp, custody: Option<&Custody>) -> Result<Context, NotExpressible> {
+    let custody = custody.map(|custody| {
+        let roots = custody.roots().into_iter().map(|root| string(root.as_str()));
+        let fields = [("kind", string(custody.kind())), ("roots", RestrictedExpression::new_set(roots))];
+        RestrictedExpression::new_record(fields.map(|(k, v)| (k.to_owned(), v))).map_err(|_| NotExpressible)
+    });
+    let custody = custody.transpose()?.map(|custody| ("custody", custody));
+    context([("now", datetime(now)?)].into_iter().chain(custody))
 }
 
-fn context<const N: usize>(pairs: [(&str, RestrictedExpression); N]) -> Result<Context, NotExpressible> {
-    Context::from_pairs(pairs.map(|(k, v)| (k.to_owned(), v))).map_err(|_| NotExpressible)
+fn context<'a>(pairs: impl IntoIterator<Item = (&'a str, RestrictedExpression)>) -> Result<Context, NotExpressible> {
+    Context::from_pairs(pairs.into_iter().map(|(k, v)| (k.to_owned(), v))).map_err(|_| NotExpressible)
 }
 
 fn datetime(at: Timestamp) -> Result<RestrictedExpression, NotExpressible> {
@@ -198,7 +205,7 @@ mod tests {
         ] {
             assert_eq!(rfc3339(Timestamp(millis)).as_deref(), Some(text));
             assert!(datetime(Timestamp(millis)).is_ok());
-            let context = control_context(Timestamp(millis)).unwrap();
+            let context = control_context(Timestamp(millis), None).unwrap();
             assert!(matches!(context.get("now"), Some(EvalResult::ExtensionValue(_))));
         }
         assert_eq!(rfc3339(Timestamp(253_402_300_800_000)), None);

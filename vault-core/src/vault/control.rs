@@ -5,6 +5,7 @@ use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{DatasetId, Reason, RequestId, TenantId};
 use crate::keys::{Dataset, Rotated, Tenant};
+use crate::kms::Custody;
 use crate::policy::{
     ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
     Permit, ResumeTenant, RotateDataKeys, RotateTenantKey, SuspendTenant,
@@ -30,10 +31,22 @@ impl Vault {
         about: (Option<&TenantId>, Option<&DatasetId>),
         work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        self.operate_under(call, about, None, work).await
+    }
+
+    /// The same for an action that may name a custody.
+    async fn operate_under<A: ControlAction, T>(
+        &self,
+        call: &ControlCall<'_>,
+        about: (Option<&TenantId>, Option<&DatasetId>),
+        custody: Option<&Custody>,
+        work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let request = ControlRequest {
             tenant: about.0.cloned(),
             dataset: about.1.cloned(),
             reason: call.reason.cloned(),
+            custody: custody.cloned(),
             request: call.request,
         };
         let permit = match self.authorizer.authorize_control::<A>(call.who, request, self.clock.now()) {
@@ -50,12 +63,27 @@ impl Vault {
         }
     }
 
-    /// Makes a tenant and its first tenant key.
+    /// Makes a tenant and its first tenant key, under the vault's default custody.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::AlreadyExists`], [`Error::Unavailable`].
+    /// [`Error::Denied`], [`Error::AlreadyExists`], [`Error::Unavailable`]; [`Error::RootKey`] naming the root key that
+    /// did not make or wrap the tenant key.
     pub async fn create_tenant(&self, call: &ControlCall<'_>, tenant: &TenantId) -> Result<Tenant, Error> {
-        self.operate::<CreateTenant, _>(call, (Some(tenant), None), async |r| self.keys.create_tenant(r).await).await
+        self.create_tenant_under(call, tenant, self.keys.roots().default_custody()).await
+    }
+
+    /// Makes a tenant and its first tenant key, under a custody of the caller's choice.
+    ///
+    /// # Errors
+    /// As [`Self::create_tenant`]; [`Error::Invalid`] naming the root key that this vault is not given.
+    pub async fn create_tenant_under(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        custody: &Custody,
+    ) -> Result<Tenant, Error> {
+        let create = async |r: &_| self.keys.create_tenant(r).await;
+        self.operate_under::<CreateTenant, _>(call, (Some(tenant), None), Some(custody), create).await
     }
 
     /// Reads a tenant's state.
@@ -108,11 +136,12 @@ impl Vault {
         self.operate::<ResumeTenant, _>(call, (Some(tenant), None), resume).await
     }
 
-    /// Makes a new tenant key version and rewraps the tenant's data keys under it. With a `revision`, only if
-    /// the tenant is still at that one.
+    /// Makes a new tenant key version, under the custody of the one before, and rewraps the tenant's data keys under
+    /// it. With a `revision`, only if the tenant is still at that one.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`].
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`]; [`Error::RootKey`] naming the
+    /// root key that did not make or wrap the tenant key.
     pub async fn rotate_tenant_key(
         &self,
         call: &ControlCall<'_>,
@@ -121,6 +150,21 @@ impl Vault {
     ) -> Result<Rotated, Error> {
         let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
         self.operate::<RotateTenantKey, _>(call, (Some(tenant), None), rotate).await
+    }
+
+    /// The same under another custody: this is how a tenant's custody changes.
+    ///
+    /// # Errors
+    /// As [`Self::rotate_tenant_key`]; [`Error::Invalid`] naming the root key that this vault is not given.
+    pub async fn rotate_tenant_key_to(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        revision: Option<u64>,
+        custody: &Custody,
+    ) -> Result<Rotated, Error> {
+        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+        self.operate_under::<RotateTenantKey, _>(call, (Some(tenant), None), Some(custody), rotate).await
     }
 
     /// Makes new versions of a tenant's data keys, of one dataset or of all.

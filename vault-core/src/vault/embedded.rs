@@ -8,7 +8,7 @@ use crate::audit::{Log, LogSigner};
 use crate::error::{Dependency, Error};
 use crate::fs::{Fs, OsFs};
 use crate::keys::{CacheSettings, Keyring, KeyringParts};
-use crate::kms::RootKey;
+use crate::kms::{RootKey, Roots};
 use crate::policy::{Authorizer, PolicySet, Registry};
 use crate::store::EmbeddedStore;
 use crate::time::{Clock, SystemClock};
@@ -20,7 +20,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Corrupt`] for damaged files, which are left as they are; [`Error::Unavailable`] if the disk or locked
-    /// memory fails.
+    /// memory fails; [`Error::Invalid`] naming `root_key_id` if the root key's id is none.
     pub fn embedded(dir: &Path, instance: &str, root: Arc<dyn RootKey>, registry: Registry) -> Result<Self, Error> {
         let fs: Arc<dyn Fs> = Arc::new(OsFs);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -32,7 +32,7 @@ impl Vault {
         let (audit, _) = Log::open(Arc::clone(&fs), &dir.join("audit"), signer, Arc::clone(&clock))?;
         let keys = Keyring::new(KeyringParts {
             store,
-            root,
+            roots: Roots::single(root)?,
             instance: instance.to_owned(),
             cache: CacheSettings::default(),
             clock: Arc::clone(&clock),

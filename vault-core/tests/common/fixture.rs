@@ -10,7 +10,7 @@ use vault_core::envelope::Context;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::{DatasetId, Purpose, Reason, Subject, TenantId};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
-use vault_core::kms::{LocalRoot, RootKey};
+use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
 use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
 use vault_core::store::EmbeddedStore;
@@ -87,10 +87,21 @@ pub(crate) fn open_vault_with(
     cache: CacheSettings,
     root: Arc<dyn RootKey>,
 ) -> Vault {
+    open_vault_under(fs, dir, clock, cache, Roots::single(root).unwrap())
+}
+
+/// The same with several root keys.
+pub(crate) fn open_vault_under(
+    fs: Arc<dyn Fs>,
+    dir: &Path,
+    clock: Arc<dyn Clock>,
+    cache: CacheSettings,
+    roots: Arc<Roots>,
+) -> Vault {
     let store = Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("store.redb")).unwrap());
     let signer = LogSigner::load_or_create(&*fs, &dir.join("audit.key"), "vault.example/audit/0").unwrap();
     let (audit, _) = Log::open(Arc::clone(&fs), &dir.join("audit"), signer, Arc::clone(&clock)).unwrap();
-    let keys = Keyring::new(KeyringParts { store, root, instance: "test".into(), cache, clock: Arc::clone(&clock) });
+    let keys = Keyring::new(KeyringParts { store, roots, instance: "test".into(), cache, clock: Arc::clone(&clock) });
     let registry = Registry::parse(REGISTRY, "prod.example").unwrap();
     let authorizer = Authorizer::new(PolicySet::baseline().unwrap(), registry);
     Vault::new(VaultParts { authorizer, audit, keys: keys.unwrap(), clock })

@@ -82,6 +82,7 @@ fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
             tenant: tenant.cloned(),
             dataset: dataset.cloned(),
             reason: None,
+            custody: None,
             request: RequestId([0; 16]),
         };
         let result = show(authorizer.authorize_control::<A>(&Operator::for_test(ALICE), request, NOW));
@@ -118,7 +119,7 @@ fn engine_rows(out: &mut String) {
                         let context = if data {
                             entities::data_context(NOW, &Purpose::parse("billing").unwrap(), false, 1)
                         } else {
-                            entities::control_context(NOW)
+                            entities::control_context(NOW, None)
                         };
                         let asked = Request::new(
                             principal.uid(),
