@@ -4,9 +4,9 @@ use tonic::transport::Channel;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
-    CreateDatasetRequest, CreateTenantRequest, Dataset, GetDatasetRequest, GetTenantRequest, ListDatasetsRequest,
-    ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest, RotateDataKeysRequest,
-    RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
+    CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
+    ListDatasetsRequest, ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
+    RotateDataKeysRequest, RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
 
 use crate::call::{ANSWER_ROOM, Limits};
@@ -62,6 +62,27 @@ impl OperatorClient {
             tenant: tenant.into(),
             root_key_id: root_key_id.unwrap_or_default().into(),
             reason: reason.into(),
+            custody: None,
+        };
+        let request = self.limits.request(message, self.limits.unary)?;
+        a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
+    }
+
+    /// Makes a tenant under a custody of the caller's choice: split or replicated root keys.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn create_tenant_under(
+        &self,
+        tenant: &str,
+        custody: Custody,
+        reason: &str,
+    ) -> Result<Tenant, ClientError> {
+        let message = CreateTenantRequest {
+            tenant: tenant.into(),
+            root_key_id: String::new(),
+            reason: reason.into(),
+            custody: Some(custody),
         };
         let request = self.limits.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
@@ -108,12 +129,35 @@ impl OperatorClient {
         a_tenant(self.limits.answer(self.tenants().resume_tenant(request)).await?.tenant)
     }
 
-    /// Makes a new version of the tenant key.
+    /// Makes a new version of the tenant key, under the custody of the one before.
     ///
     /// # Errors
     /// See the type.
     pub async fn rotate_tenant_key(&self, tenant: &str, reason: &str) -> Result<RotateTenantKeyResponse, ClientError> {
-        let message = RotateTenantKeyRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
+        self.rotate(tenant, None, reason).await
+    }
+
+    /// Makes a new version of the tenant key under another custody.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn rotate_tenant_key_to(
+        &self,
+        tenant: &str,
+        custody: Custody,
+        reason: &str,
+    ) -> Result<RotateTenantKeyResponse, ClientError> {
+        self.rotate(tenant, Some(custody), reason).await
+    }
+
+    async fn rotate(
+        &self,
+        tenant: &str,
+        custody: Option<Custody>,
+        reason: &str,
+    ) -> Result<RotateTenantKeyResponse, ClientError> {
+        let message =
+            RotateTenantKeyRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new(), custody };
         let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.tenants().rotate_tenant_key(request)).await
     }

@@ -1,6 +1,8 @@
 //! From a configuration to a vault. Everything that can be found wrong without writing is found before anything is
 //! written.
 
+mod roots;
+
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,14 +12,15 @@ use std::sync::Arc;
 use vault_core::audit::{Log, LogSigner};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
-use vault_core::kms::RootKey;
 use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
 use vault_core::store::EmbeddedStore;
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
 
-use crate::config::{Config, ConfigError, NamedFile, Root, cannot_read};
+pub use roots::roots;
+
+use crate::config::{Config, ConfigError, NamedFile, cannot_read};
 use crate::hardening;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
@@ -87,22 +90,6 @@ fn text(file: &NamedFile, most: u64) -> Result<String, ConfigError> {
     fs::read_to_string(&file.path).map_err(|e| file.error(cannot_read(&e)))
 }
 
-/// The root key.
-///
-/// # Errors
-/// [`ConfigError`] if it is not there or damaged.
-pub fn root(config: &Config) -> Result<Arc<dyn RootKey>, ConfigError> {
-    match &config.root {
-        #[cfg(feature = "dev")]
-        Root::Local(file) => {
-            let root = vault_core::kms::LocalRoot::open(&OsFs, &file.path).map_err(|error| file.error(error))?;
-            Ok(Arc::new(root))
-        }
-        #[cfg(not(feature = "dev"))]
-        Root::Local(file) => Err(file.error("a local root key exists in development builds only")),
-    }
-}
-
 /// The audit log's signing key.
 ///
 /// # Errors
@@ -132,7 +119,7 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
-    root(config)?;
+    roots(config)?;
     signer(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
@@ -143,7 +130,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
 /// [`StartError`]: what is wrong, and where.
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let (set, registry) = policies(config)?;
-    let root = root(config)?;
+    let roots = roots(config)?;
     let signer = signer(config)?;
     hardening::check_memory(config.environment)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
@@ -159,7 +146,7 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
         store: Arc::new(store),
-        root,
+        roots,
         instance: config.instance.clone(),
         cache: CacheSettings {
             capacity: config.cache.capacity,

@@ -2,6 +2,7 @@
 
 mod limits;
 mod read;
+mod roots;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use limits::Limits;
+pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG: u64 = 256 * 1024;
@@ -98,14 +100,6 @@ pub struct Listener {
     pub(crate) trust_domain_place: String,
 }
 
-/// The root key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Root {
-    /// A key file, for development.
-    Local(NamedFile),
-}
-
 /// The policies and the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
@@ -147,8 +141,8 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
-    /// The root key.
-    pub root: Root,
+    /// The root keys.
+    pub roots: Roots,
     /// The policies and the registry.
     pub policy: Policy,
     /// Bounds of connections and calls.

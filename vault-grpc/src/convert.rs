@@ -1,5 +1,7 @@
 //! From messages to the library's types and back: each field is parsed once, here, and an error names it as the API does.
 
+pub mod custody;
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -7,6 +9,7 @@ use vault_core::Error;
 use vault_core::envelope::Context;
 use vault_core::id::{DatasetId, Purpose, Reason, Subject, TenantId};
 use vault_core::keys::{self, TenantState};
+use vault_core::kms::Custody;
 use vault_core::secret::SecretBytes;
 use vault_core::time::Timestamp;
 use vault_core::vault::{Target, new_request_id};
@@ -124,10 +127,14 @@ pub fn tenant(tenant: &keys::Tenant) -> v1::Tenant {
         tenant: tenant.id.to_string(),
         state: state.into(),
         active_key_version: tenant.key_version.0,
-        root_key_id: tenant.root.clone(),
+        root_key_id: match &tenant.custody {
+            Custody::Single(root) => root.as_str().to_owned(),
+            _ => String::new(),
+        },
         create_time: Some(timestamp(tenant.created)),
         update_time: Some(timestamp(tenant.updated)),
         etag: tenant.revision.to_string(),
+        custody: Some(custody::show(&tenant.custody)),
     }
 }
 

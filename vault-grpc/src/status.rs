@@ -1,8 +1,11 @@
 //! Errors as gRPC statuses with `google.rpc` details: a stable reason, the field at fault, the dependency; never data.
 
+use std::collections::HashMap;
+
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use vault_core::Error;
+use vault_core::error::Dependency;
 use vault_proto::v1::ItemError;
 
 use crate::telemetry::{Event, log};
@@ -21,6 +24,8 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::FailedPrecondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
         Error::Conflict(_) => (Code::Aborted, "CONFLICT"),
         Error::Unavailable { .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
+        Error::RootKey { retry: true, .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
+        Error::RootKey { .. } => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
         Error::Corrupt { .. } => (Code::DataLoss, "DAMAGED"),
         // `Error` may grow; what is not known here is told as little as possible.
         _ => (Code::Internal, "INTERNAL"),
@@ -29,9 +34,21 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
 
 /// An error as the status of a call.
 pub fn status(error: &Error) -> Status {
+    status_with(error, HashMap::new())
+}
+
+/// An error as the status of an operator's call: it names the root key that failed.
+pub fn to_operator(error: &Error) -> Status {
+    let root = match error {
+        Error::RootKey { root, .. } => Some(("root_key_id".to_owned(), root.clone())),
+        _ => None,
+    };
+    status_with(error, root.into_iter().collect())
+}
+
+fn status_with(error: &Error, mut metadata: HashMap<String, String>) -> Status {
     let (code, reason) = code_and_reason(error);
     let mut details = ErrorDetails::new();
-    let mut metadata = std::collections::HashMap::new();
     let message = match error {
         Error::Invalid { field, why } => {
             details.add_bad_request_violation(field.clone(), *why);
@@ -44,6 +61,15 @@ pub fn status(error: &Error) -> Status {
         Error::Unavailable { dependency, .. } => {
             metadata.insert("dependency".to_owned(), dependency.name().to_owned());
             error.to_string()
+        }
+        // Which root key it is, a workload need not know; it is in the log, and in the answer to an operator.
+        Error::RootKey { retry, why, .. } => {
+            metadata.insert("dependency".to_owned(), Dependency::RootKey.name().to_owned());
+            if *retry {
+                Error::unavailable(Dependency::RootKey, why).to_string()
+            } else {
+                Error::FailedPrecondition(why).to_string()
+            }
         }
         // Which file is damaged, and where, is for the operator's log.
         Error::Corrupt { .. } => {
@@ -68,7 +94,7 @@ pub fn item_error(error: &Error) -> ItemError {
 
 #[cfg(test)]
 mod tests {
-    use vault_core::error::{Check, Dependency};
+    use vault_core::error::Check;
 
     use super::*;
 
@@ -86,6 +112,15 @@ mod tests {
         assert_eq!(down.get_details_error_info().unwrap().metadata["dependency"], "audit");
         let damaged = status(&Error::corrupt("/var/lib/vault/store.redb", "page 7"));
         assert!(!format!("{damaged:?}").contains("store.redb"));
+        let root = |retry| Error::RootKey { root: "hsm:root-7".into(), retry, why: "asleep" };
+        for (retry, code) in [(true, Code::Unavailable), (false, Code::FailedPrecondition)] {
+            let to_workload = status(&root(retry));
+            assert_eq!(to_workload.code(), code);
+            assert_eq!(to_workload.get_details_error_info().unwrap().metadata["dependency"], "root_key");
+            assert!(!format!("{to_workload:?}").contains("root-7") && to_workload.message().contains("asleep"));
+            let metadata = to_operator(&root(retry)).get_details_error_info().unwrap().metadata;
+            assert_eq!(metadata["root_key_id"], "hsm:root-7");
+        }
         assert_eq!(status(&Error::Unopenable).get_details_error_info().unwrap().reason, "UNOPENABLE");
     }
 }

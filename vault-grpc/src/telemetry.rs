@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 use vault_core::Error;
+use vault_core::kms::RootId;
 use vault_core::time::{Clock, SystemClock};
 
 use crate::config::ConfigError;
@@ -80,6 +81,11 @@ pub enum Event {
         /// Why.
         error: Error,
     },
+    /// A root key that had failed answers again.
+    RootRecovered {
+        /// Which: a name, not a key.
+        root: RootId,
+    },
     /// Whether the gateway takes data calls changed.
     Health {
         /// True if it does.
@@ -119,6 +125,7 @@ impl Event {
             Self::Failed { what, error } => {
                 ("error", "failed", vec![("what", (*what).into()), ("error", error.to_string().into())])
             }
+            Self::RootRecovered { root } => ("info", "root_recovered", vec![("root", root.as_str().into())]),
             Self::Health { serving } => ("info", "health", vec![("serving", (*serving).into())]),
             Self::Panic { file, line } => {
                 ("error", "panic", vec![("file", file.as_str().into()), ("line", (*line).into())])

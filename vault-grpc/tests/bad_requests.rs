@@ -11,6 +11,8 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt as _;
 use vault_client::{BatchItem, ClientError, OperatorClient, Target, VaultClient};
 use vault_core::envelope::MAX_PLAINTEXT;
+use vault_proto::v1::custody::Kind;
+use vault_proto::v1::{Custody, SplitCustody};
 
 const PURPOSE: &str = "billing";
 
@@ -93,6 +95,17 @@ async fn control_calls_name_the_field() {
         named(&operator.create_tenant("new", Some("arn:other"), "why").await.unwrap_err()),
         invalid("root_key_id")
     );
+    let split = |inner: &str, outer: &str| Custody {
+        kind: Some(Kind::Split(SplitCustody { inner_root_key_id: inner.into(), outer_root_key_id: outer.into() })),
+    };
+    let root = operator.get_tenant(TENANT).await.unwrap().root_key_id;
+    let unknown = operator.create_tenant_under("new", split(&root, "local:unknown"), "why").await.unwrap_err();
+    assert_eq!(named(&unknown), invalid("custody.split.outer_root_key_id"));
+    let unknown = operator.rotate_tenant_key_to(TENANT, split("local:unknown", &root), "why").await.unwrap_err();
+    assert_eq!(named(&unknown), invalid("custody.split.inner_root_key_id"));
+    let empty = operator.rotate_tenant_key_to(TENANT, Custody { kind: None }, "why").await.unwrap_err();
+    assert_eq!(named(&empty), invalid("custody"));
+    assert_eq!(operator.get_tenant("new").await.unwrap_err().code(), Code::NotFound);
     let made = operator.create_dataset(TENANT, "other", "Very Secret", "eu", "why").await;
     assert_eq!(named(&made.unwrap_err()), invalid("classification"));
     assert_eq!(named(&operator.list_tenants(-1, "").await.unwrap_err()), invalid("page_size"));

@@ -204,22 +204,22 @@ impl Roots {
     ) -> Result<(Key32, Wrapping), RootFailure> {
         let (key, kind) = match custody {
             Custody::Single(id) => {
-                let made = self.ask(id, async |root| root.generate(context).await).await?;
+                let made = self.told(id, self.root(id)?.generate(context).await)?;
                 (made.key, Kind::Single(Wrapped { root: id.clone(), wrapped: made.wrapped }))
             }
             Custody::Split(roots) => {
-                let made = self.ask(roots.inner(), async |root| root.generate(context).await).await?;
+                let made = self.told(roots.inner(), self.root(roots.inner())?.generate(context).await)?;
                 let outer = outer(context);
-                let sealed = self.ask(roots.outer(), async |root| root.seal(&made.wrapped, &outer).await).await?;
+                let sealed = self.told(roots.outer(), self.root(roots.outer())?.seal(&made.wrapped, &outer).await)?;
                 (made.key, Kind::Split(roots.clone(), sealed))
             }
             Custody::Replicated(roots) => {
                 let first = roots.first();
-                let made = self.ask(first, async |root| root.generate(context).await).await?;
+                let made = self.told(first, self.root(first)?.generate(context).await)?;
                 let first = Wrapped { root: first.clone(), wrapped: made.wrapped };
                 let mut others = Vec::with_capacity(roots.others().len());
                 for id in roots.others() {
-                    let wrapped = self.ask(id, async |root| root.wrap(&made.key, context).await).await?;
+                    let wrapped = self.told(id, self.root(id)?.wrap(&made.key, context).await)?;
                     others.push(Wrapped { root: id.clone(), wrapped });
                 }
                 (made.key, Kind::Replicated(first, others))
@@ -240,8 +240,8 @@ impl Roots {
             Kind::Single(one) => self.unwrap_one(one, context).await,
             Kind::Split(roots, sealed) => {
                 let outer = outer(context);
-                let inner = self.ask(roots.outer(), async |root| root.open(sealed, &outer).await).await?;
-                self.ask(roots.inner(), async |root| root.unwrap(&inner, context).await).await
+                let inner = self.told(roots.outer(), self.root(roots.outer())?.open(sealed, &outer).await)?;
+                self.told(roots.inner(), self.root(roots.inner())?.unwrap(&inner, context).await)
             }
             Kind::Replicated(first, others) => {
                 let mut passed: Option<RootFailure> = None;
@@ -288,7 +288,7 @@ impl Roots {
     }
 
     async fn unwrap_one(&self, one: &Wrapped, context: &EncryptionContext) -> Result<Key32, RootFailure> {
-        self.ask(&one.root, async |root| root.unwrap(&one.wrapped, context).await).await
+        self.told(&one.root, self.root(&one.root)?.unwrap(&one.wrapped, context).await)
     }
 
     /// The replicas: those whose root did not just fail first, of these the preferred ones, else as they are.
@@ -300,15 +300,13 @@ impl Roots {
         ordered
     }
 
-    async fn ask<T>(
-        &self,
-        id: &RootId,
-        work: impl AsyncFnOnce(&dyn RootKey) -> Result<T, RootError>,
-    ) -> Result<T, RootFailure> {
-        let answer = match self.find(id) {
-            Some(root) => work(&*root).await,
-            None => Err(RootError::Unavailable("it is not among the root keys that this vault is given")),
-        };
+    /// The root of an id; that it is not there counts as a failure of it.
+    fn root(&self, id: &RootId) -> Result<Arc<dyn RootKey>, RootFailure> {
+        let unknown = RootError::Unavailable("it is not among the root keys that this vault is given");
+        self.find(id).ok_or(unknown).or_else(|error| self.told(id, Err(error)))
+    }
+
+    fn told<T>(&self, id: &RootId, answer: Result<T, RootError>) -> Result<T, RootFailure> {
         self.note(id, answer.as_ref().err().copied());
         answer.map_err(|error| RootFailure { root: id.clone(), error })
     }

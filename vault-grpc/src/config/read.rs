@@ -1,5 +1,6 @@
 //! From the text to a [`Config`].
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -9,9 +10,10 @@ use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
 use super::limits::RawLimits;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy, Root};
+use super::roots::{RawCustody, RawRoot};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy};
 
-type Text = Spanned<String>;
+pub(super) type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,7 +24,10 @@ struct Raw {
     control: RawListener,
     store: RawStore,
     audit: RawAudit,
-    root: RawRoot,
+    root: Option<Spanned<RawRoot>>,
+    #[serde(default)]
+    roots: BTreeMap<Text, Spanned<RawRoot>>,
+    custody: Option<Spanned<RawCustody>>,
     policy: RawPolicy,
     #[serde(default)]
     limits: RawLimits,
@@ -59,13 +64,6 @@ struct RawAudit {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawRoot {
-    kind: Text,
-    path: Option<Text>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct RawPolicy {
     schema: Text,
     policies: Vec<Text>,
@@ -92,7 +90,7 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
     reader.config(raw)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
 }
@@ -103,11 +101,11 @@ impl Reader<'_> {
         1 + before.iter().filter(|byte| **byte == b'\n').count()
     }
 
-    fn place(&self, offset: usize, key: &str) -> String {
+    pub(super) fn place(&self, offset: usize, key: &str) -> String {
         format!("{} line {}, {key}", self.file.display(), self.line(offset))
     }
 
-    fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
         ConfigError::new(self.place(offset, key), why)
     }
 
@@ -125,7 +123,7 @@ impl Reader<'_> {
         ConfigError::new(format!("{} line {}", self.file.display(), self.line(offset)), why)
     }
 
-    fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
+    pub(super) fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
         if text.get_ref().is_empty() {
             return Err(self.refuse(text.span().start, key, "must name a file"));
         }
@@ -156,7 +154,7 @@ impl Reader<'_> {
             store: self.file(&raw.store.path, "store.path")?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
-            root: self.root(&raw.root)?,
+            roots: self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?,
             policy: Policy {
                 schema: self.file(&raw.policy.schema, "policy.schema")?,
                 policies: self.files(&raw.policy.policies, "policy.policies")?,
@@ -220,18 +218,6 @@ impl Reader<'_> {
             trust_domain: raw.trust_domain.get_ref().clone(),
             trust_domain_place,
         })
-    }
-
-    fn root(&self, raw: &RawRoot) -> Result<Root, ConfigError> {
-        let at = raw.kind.span().start;
-        match raw.kind.get_ref().as_str() {
-            "local" if cfg!(feature = "dev") => match &raw.path {
-                Some(path) => Ok(Root::Local(self.file(path, "root.path")?)),
-                None => Err(self.refuse(at, "root.path", "a local root key needs the path of its file")),
-            },
-            "local" => Err(self.refuse(at, "root.kind", "\"local\" exists in development builds only")),
-            _ => Err(self.refuse(at, "root.kind", "must be a kind of root key that this build has: \"local\" (dev)")),
-        }
     }
 
     fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {

@@ -12,7 +12,8 @@ use vault_proto::v1::dataset_service_server::DatasetService;
 use vault_proto::v1::tenant_service_server::TenantService;
 
 use super::operator_of;
-use crate::{convert, status};
+use crate::convert::{self, custody};
+use crate::status;
 
 /// The services.
 #[derive(Debug, Clone)]
@@ -32,7 +33,7 @@ fn call<'a>(who: &'a Operator, reason: Option<&'a Reason>) -> Result<ControlCall
 }
 
 fn answer<T>(done: Result<T, Error>) -> Result<Response<T>, Status> {
-    done.map(Response::new).map_err(|error| status::status(&error))
+    done.map(Response::new).map_err(|error| status::to_operator(&error))
 }
 
 #[tonic::async_trait]
@@ -46,10 +47,12 @@ impl TenantService for Control {
         let done = async {
             let tenant = TenantId::parse(&request.tenant)?;
             let reason = convert::required_reason(&request.reason)?;
-            if !request.root_key_id.is_empty() && request.root_key_id != self.vault.keys().root_id() {
-                return Err(Error::invalid("root_key_id", "must be empty or a root key that this vault is given"));
-            }
-            let made = self.vault.create_tenant(&call(&who, Some(&reason))?, &tenant).await?;
+            let call = call(&who, Some(&reason))?;
+            let made = match custody::of_new(&request.root_key_id, request.custody.as_ref())? {
+                Some(custody) => self.vault.create_tenant_under(&call, &tenant, &custody).await,
+                None => self.vault.create_tenant(&call, &tenant).await,
+            };
+            let made = made.map_err(|error| custody::named_as_asked(&request.root_key_id, error))?;
             Ok(v1::CreateTenantResponse { tenant: Some(convert::tenant(&made)) })
         };
         answer(done.await)
@@ -129,7 +132,11 @@ impl TenantService for Control {
             let tenant = TenantId::parse(&request.tenant)?;
             let reason = convert::required_reason(&request.reason)?;
             let revision = convert::revision(&request.etag)?;
-            let done = self.vault.rotate_tenant_key(&call(&who, Some(&reason))?, &tenant, revision).await?;
+            let call = call(&who, Some(&reason))?;
+            let done = match request.custody.as_ref().map(custody::parse).transpose()? {
+                Some(custody) => self.vault.rotate_tenant_key_to(&call, &tenant, revision, &custody).await?,
+                None => self.vault.rotate_tenant_key(&call, &tenant, revision).await?,
+            };
             Ok(v1::RotateTenantKeyResponse {
                 tenant: Some(convert::tenant(&done.tenant)),
                 rewrapped_data_keys: done.data_keys,

@@ -7,4 +7,5 @@ mod configuration;
 mod drain;
 mod handshake;
 mod reload;
+mod roots;
 mod support;

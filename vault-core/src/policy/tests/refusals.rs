@@ -179,3 +179,19 @@ fn control_requests_reach_the_kind_of_resource_they_are_about() {
     let nobody = Operator::for_test("spiffe://operators.example/alice");
     assert!(authorizer.authorize_control::<ListTenants>(&nobody, request(None, None), NOW).is_err());
 }
+
+#[test]
+fn only_what_makes_a_tenant_key_takes_a_custody() {
+    let (authorizer, alice) = (baseline(), Operator::for_test(ALICE));
+    let request = || ControlRequest {
+        tenant: Some(TenantId::parse("acme").unwrap()),
+        dataset: None,
+        reason: None,
+        custody: Some(crate::custody::Custody::parse("split(local:a,local:b)").unwrap()),
+        request: RequestId([0; 16]),
+    };
+    assert!(authorizer.authorize_control::<CreateTenant>(&alice, request(), NOW).is_ok());
+    assert!(authorizer.authorize_control::<RotateTenantKey>(&alice, request(), NOW).is_ok());
+    let refused = why(authorizer.authorize_control::<SuspendTenant>(&alice, request(), NOW));
+    assert_eq!(refused, (Check::Policy, "the action takes no custody", Vec::new()));
+}
