@@ -6,5 +6,6 @@ mod command_line;
 mod configuration;
 mod drain;
 mod handshake;
+mod metrics;
 mod reload;
 mod support;
