@@ -5,41 +5,10 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{Aad, Nonce};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use vault_core::envelope::{Context, DataKey, FRONT, OVERHEAD, Scope};
-use vault_core::id::{DatasetId, KeyId, KeyVersion, TenantId};
-use vault_core::secret::Key32;
-
-const SIZES: [usize; 7] = [16, 64, 256, 1024, 4096, 65_536, 1_048_576];
-const RAW: [u8; 32] = [7; 32];
-/// More prefixes than a slot keeps record keys.
-const PREFIXES: usize = 9;
-
-fn data_key() -> DataKey {
-    let scope = Scope {
-        tenant: TenantId::parse("acme").unwrap(),
-        dataset: DatasetId::parse("customers").unwrap(),
-        subject: None,
-    };
-    DataKey::new(&Key32::copy_of(&RAW).unwrap(), KeyId([1; 16]), KeyVersion::FIRST, scope).unwrap()
-}
-
-fn context() -> Context {
-    Context::from_pairs([("column", "iban"), ("table", "cust")]).unwrap()
-}
-
-fn ring_key(bytes: &[u8; 32]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).unwrap())
-}
-
-/// A nonce that is new each time and costs nothing.
-fn counted(count: &mut u64) -> Nonce {
-    *count += 1;
-    let mut nonce = [0; 12];
-    nonce[..8].copy_from_slice(&count.to_le_bytes());
-    Nonce::assume_unique_for_key(nonce)
-}
+use vault_benches::{PREFIXES, RAW, SIZES, context, counted, data_key, ring_key};
+use vault_core::envelope::{FRONT, OVERHEAD};
 
 fn seal(c: &mut Criterion) {
     let (key, context) = (data_key(), context());

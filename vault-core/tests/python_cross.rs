@@ -1,5 +1,6 @@
-//! The Python implementation, written from `docs/format.md` alone, opens what Rust sealed, and the other way round:
-//! random cases, a few hundred each way, and damaged ones that both must refuse.
+//! The Python decoder, written from `docs/format.md` alone, opens what Rust sealed, and the other way round: random
+//! cases, a few hundred each way, and damaged ones that both must refuse. It gives every committed vector's outcome, and
+//! so does the program that made the vectors.
 //!
 //! The interpreter is `BLINDVAULT_PYTHON`, or `python3`; it needs PyPI `cryptography`. Without it the tests print
 //! `SKIPPED`, or fail if `BLINDVAULT_REQUIRE=1`.
@@ -40,7 +41,7 @@ fn python(test: &str) -> Option<String> {
 
 /// The replies of one run of the Python program to `requests`.
 fn ask(python: &str, command: &str, requests: &[Value]) -> Vec<Value> {
-    let program = format!("{}/tests/python/blindvault_format.py", env!("CARGO_MANIFEST_DIR"));
+    let program = format!("{}/tests/python/blindvault_decoder.py", env!("CARGO_MANIFEST_DIR"));
     let mut child = Command::new(python)
         .args([&program, command])
         .env("PYTHONUTF8", "1")
@@ -276,4 +277,43 @@ fn wrapped_keys_both_ways() {
     for reply in ask(&python, "unwrap", &requests) {
         assert_eq!(reply, json!({ "error": "unopenable" }));
     }
+}
+
+/// The cases of a committed vector file.
+fn committed(file: &str) -> Vec<Value> {
+    let path = format!("{}/tests/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
+    let whole: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    whole["tests"].as_array().unwrap().clone()
+}
+
+#[test]
+fn the_decoder_gives_every_committed_outcome() {
+    let Some(python) = python("the_decoder_gives_every_committed_outcome") else { return };
+    let files = [("envelope_v1.json", "open", "plaintext"), ("wrapped_key_v1.json", "unwrap", "data_key")];
+    for (file, command, result) in files {
+        let cases = committed(file);
+        assert!(cases.len() > 100, "{file}: {} cases", cases.len());
+        for (case, reply) in cases.iter().zip(ask(&python, command, &cases)) {
+            let expected = match case["expected"].as_str().unwrap() {
+                "ok" => json!({ result: case[result] }),
+                refusal => json!({ "error": refusal }),
+            };
+            assert_eq!(reply, expected, "{file}, test {}", case["id"]);
+        }
+    }
+}
+
+#[test]
+fn the_program_that_made_the_vectors_verifies_them_and_the_examples() {
+    let Some(python) = python("the_program_that_made_the_vectors_verifies_them_and_the_examples") else { return };
+    let root = env!("CARGO_MANIFEST_DIR");
+    let names = ["envelope_v1.json", "wrapped_key_v1.json", "kc_xaes_256_gcm.json", "xaes_256_gcm.json"];
+    let files = names.iter().map(|name| format!("{root}/tests/vectors/{name}"));
+    let checked = Command::new(python)
+        .args([format!("{root}/tests/python/blindvault_format.py"), "check".to_owned()])
+        .args(files.chain([format!("{root}/../docs/format.md")]))
+        .env("PYTHONUTF8", "1")
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }

@@ -65,7 +65,7 @@ fn count(mode: &str) -> Result<usize, String> {
 fn no_system_call_per_message() {
     match count("buffered").and_then(|buffered| Ok((buffered, count("unbuffered")?))) {
         Ok((buffered, unbuffered)) => {
-            println!("{MESSAGES} messages: {buffered} system calls, {unbuffered} with nothing drawn ahead");
+            println!("measured: {MESSAGES} messages: {buffered} system calls, {unbuffered} with nothing drawn ahead");
             // 12 bytes a message from blocks of 3968, and 12 a run.
             assert!(buffered <= MESSAGES / 100, "{buffered} system calls for {MESSAGES} messages");
             assert!(unbuffered >= MESSAGES, "the count misses what it should see: {unbuffered}");

@@ -149,6 +149,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds of the key cache.
     pub cache: Cache,
+    /// Where metrics are told in the clear, on loopback; `None` (the default) tells none.
+    pub metrics: Option<SocketAddr>,
     /// Whether log lines are JSON (the default in production) or for people.
     pub json_logs: bool,
 }

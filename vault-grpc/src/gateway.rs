@@ -20,6 +20,7 @@ use vault_core::{Error, Vault};
 use crate::build::{self, StartError};
 use crate::config::{Config, ConfigError};
 use crate::listener::{self, Phase, Shared};
+use crate::metrics::{self, Metrics, render};
 use crate::plane::Principal;
 use crate::refusals::Refusals;
 use crate::service;
@@ -44,6 +45,7 @@ pub struct Gateway {
     config: Config,
     data_addr: SocketAddr,
     control_addr: SocketAddr,
+    metrics_addr: Option<SocketAddr>,
     vault: Arc<Vault>,
     data: Arc<Current<Workload>>,
     control: Arc<Current<Operator>>,
@@ -62,6 +64,11 @@ impl Gateway {
         let materials = Materials::load(&config)?;
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
+        let metrics_tcp = match config.metrics {
+            Some(address) => Some(bind_to(&config, address, "metrics.address").await?),
+            None => None,
+        };
+        let metrics_addr = metrics_tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
         let building = config.clone();
         let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
@@ -69,21 +76,39 @@ impl Gateway {
         let vault = Arc::new(vault);
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
+        let metrics = Arc::new(Metrics::default());
         let reporter = HealthReporter::new();
         let data = Arc::new(Current::new(materials.data));
         let control = Arc::new(Current::new(materials.control));
         let data_routes = with_health(service::data_routes(&vault, &config.limits), &reporter);
         let control_routes = with_health(service::control_routes(&vault, &config.limits), &reporter);
         set_health(&reporter, is_serving(&vault)).await;
-        let shared = |routes| (config.limits, routes, Arc::clone(&refusals), watching.clone());
+        let shared = |routes| (config.limits, routes, Arc::clone(&refusals), Arc::clone(&metrics), watching.clone());
         let (data_addr, data_task) = listen(data_tcp, &data, shared(data_routes))?;
         let (control_addr, control_task) = listen(control_tcp, &control, shared(control_routes))?;
-        let background = vec![
+        let mut background = vec![
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
         ];
+        if let Some(tcp) = metrics_tcp {
+            let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
+            let render = move || vault.upgrade().map_or_else(String::new, |vault| render(&metrics, &refusals, &vault));
+            background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
+        }
         let listeners = vec![data_task, control_task];
-        Ok(Self { config, data_addr, control_addr, vault, data, control, refusals, phase, listeners, background })
+        Ok(Self {
+            config,
+            data_addr,
+            control_addr,
+            metrics_addr,
+            vault,
+            data,
+            control,
+            refusals,
+            phase,
+            listeners,
+            background,
+        })
     }
 
     /// Where the data plane listens.
@@ -94,6 +119,11 @@ impl Gateway {
     /// Where the control plane listens.
     pub const fn control_addr(&self) -> SocketAddr {
         self.control_addr
+    }
+
+    /// Where metrics are told, if they are.
+    pub const fn metrics_addr(&self) -> Option<SocketAddr> {
+        self.metrics_addr
     }
 
     /// The vault behind it.
@@ -183,21 +213,25 @@ async fn close(mut vault: Arc<Vault>) -> Result<(), Error> {
 
 async fn bind(config: &Config, data: bool) -> Result<TcpListener, ConfigError> {
     let (listener, key) = if data { (&config.data, "data.address") } else { (&config.control, "control.address") };
-    TcpListener::bind(listener.address).await.map_err(|error| {
+    bind_to(config, listener.address, key).await
+}
+
+async fn bind_to(config: &Config, address: SocketAddr, key: &str) -> Result<TcpListener, ConfigError> {
+    TcpListener::bind(address).await.map_err(|error| {
         let place = format!("{}, {key}", config.file.display());
-        ConfigError::new(place, format!("cannot listen on {}: {}", listener.address, error.kind()))
+        ConfigError::new(place, format!("cannot listen on {address}: {}", error.kind()))
     })
 }
 
-type Sharing = (crate::config::Limits, Routes, Arc<Refusals>, watch::Receiver<Phase>);
+type Sharing = (crate::config::Limits, Routes, Arc<Refusals>, Arc<Metrics>, watch::Receiver<Phase>);
 
 fn listen<P: Principal>(
     tcp: TcpListener,
     current: &Arc<Current<P>>,
-    (limits, routes, refusals, phase): Sharing,
+    (limits, routes, refusals, metrics, phase): Sharing,
 ) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
     let address = tcp.local_addr().map_err(|_| ConfigError::new(P::PLANE, "the listener has no address"))?;
-    let shared = Shared { current: Arc::clone(current), limits, routes: routes.prepare(), refusals, phase };
+    let shared = Shared { current: Arc::clone(current), limits, routes: routes.prepare(), refusals, metrics, phase };
     let task = tokio::spawn(listener::run(tcp, Arc::new(shared)));
     log(&Event::Listening { plane: P::PLANE, address });
     Ok((address, task))

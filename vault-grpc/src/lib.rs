@@ -5,7 +5,7 @@
 //!               ├ listener     one for each plane: TLS, who calls, bounds, draining
 //!               │   └ tls      material, verifier, reload
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · plane · telemetry · hardening · refusals
+//! config · plane · telemetry · metrics · hardening · refusals
 //! ```
 
 pub mod build;
@@ -16,6 +16,7 @@ pub mod hardening;
 #[cfg(feature = "dev")]
 pub mod init;
 mod listener;
+mod metrics;
 #[cfg(feature = "dev")]
 pub mod pki;
 pub mod plane;

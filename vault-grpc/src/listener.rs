@@ -15,6 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use crate::plane::{Caller, Principal};
 use crate::refusals::Refusals;
 use crate::tls::{Current, reason_of};
@@ -47,6 +48,7 @@ pub(crate) struct Shared<P: Principal> {
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
     pub(crate) refusals: Arc<Refusals>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 
@@ -102,7 +104,10 @@ async fn one<P: Principal>(
     };
     drop(handshake);
     match proven {
-        Ok(proven) => connection::serve(proven, &shared).await,
+        Ok(proven) => {
+            let _open = shared.metrics.connection(P::PLANE);
+            connection::serve(proven, &shared).await;
+        }
         Err(reason) => shared.refusals.count(P::PLANE, reason),
     }
 }

@@ -342,7 +342,7 @@ async fn what_was_acknowledged_survives_sigkill() {
         "hardly anything ran"
     );
     println!(
-        "{cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; tenant keys at versions {versions:?}",
+        "measured: {cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; tenant keys at versions {versions:?}",
         writes.len()
     );
 }

@@ -18,13 +18,18 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Takes a line in; whether a person should see it. What passing tests print is not shown.
+    /// Takes a line in; whether a person should see it. What passing tests print is not shown, but for what
+    /// they measured.
     pub(crate) fn line(&mut self, line: &str) -> bool {
         if let Some(said) = line.strip_prefix("SKIPPED ") {
             let (name, reason) = said.split_once(": ").unwrap_or((said, "no reason given"));
             if self.skipped.insert(name.to_owned(), reason.to_owned()).is_none() {
                 self.said_skipped += 1;
             }
+            return true;
+        }
+        // What a test measured is shown although it passed.
+        if line.starts_with("measured: ") {
             return true;
         }
         if line == "successes:" {
@@ -180,10 +185,10 @@ mod tests {
     #[test]
     fn what_passing_tests_print_is_hidden_and_what_failing_ones_print_is_not() {
         let mut run = Run::default();
-        let shown: Vec<_> = ["successes:", "noise", "failures:", "cause", "test a ... ok"]
+        let shown: Vec<_> = ["successes:", "noise", "measured: 3 kills", "failures:", "cause", "test a ... ok"]
             .into_iter()
             .filter(|l| run.line(l))
             .collect();
-        assert_eq!(shown, ["failures:", "cause"]);
+        assert_eq!(shown, ["measured: 3 kills", "failures:", "cause"]);
     }
 }

@@ -1,57 +1,103 @@
-//! Reads what criterion measured and prints it as ratios to ring with a reused key, median by median.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a tool for the terminal")]
+//! Ours against ring with a reused key, as ratios: measured in turn within one run.
+//!
+//! What one machine does in a second depends on its neighbours, its clock and its temperature. So each round times ring,
+//! ours, and ring again, a few microseconds apart, and gives one ratio; a row is the median of many, with its quartiles.
+//! `cargo bench` beside it measures the functions one after the other, minutes apart, and its medians drift with the
+//! machine.
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a tool for the terminal, which must stop when it cannot work"
+)]
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::hint::black_box;
+use std::time::Instant;
 
-const REFERENCE: &str = "ring_reused_key";
+use ring::aead::Aad;
+use vault_benches::{PREFIXES, RAW, SIZES, context, counted, data_key, ring_key};
+use vault_core::envelope::{FRONT, OVERHEAD};
 
-/// Medians in nanoseconds by function, then size.
-type Medians = BTreeMap<String, BTreeMap<usize, f64>>;
+/// Pairs of measurements for each row.
+const ROUNDS: usize = 801;
+/// How long one measurement of a round takes, about, in nanoseconds.
+const SLICE: f64 = 50_000.0;
 
-fn median(file: &Path) -> Option<f64> {
-    let estimates: serde_json::Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    estimates.get("median")?.get("point_estimate")?.as_f64()
-}
-
-fn names(folder: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
-}
-
-fn medians(group: &Path) -> Medians {
-    let mut all = Medians::new();
-    for function in names(group) {
-        for size in names(&group.join(&function)) {
-            let file = group.join(&function).join(&size).join("new/estimates.json");
-            if let (Ok(size), Some(median)) = (size.parse(), median(&file)) {
-                all.entry(function.clone()).or_default().insert(size, median);
-            }
-        }
+/// The mean time of one call, in nanoseconds.
+fn time(iterations: usize, work: &mut dyn FnMut()) -> f64 {
+    let begun = Instant::now();
+    for _ in 0..iterations {
+        work();
     }
-    all
+    begun.elapsed().as_nanos() as f64 / iterations as f64
 }
 
-fn main() -> ExitCode {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    for group in ["seal", "open"] {
-        let medians = medians(&target.join("criterion").join(group));
-        let Some(reference) = medians.get(REFERENCE) else {
-            eprintln!("nothing was measured yet; run: cargo bench -p vault-benches --bench envelope");
-            return ExitCode::FAILURE;
+/// The median of ring's times, and the quartiles of the ratios.
+fn compare(ring: &mut dyn FnMut(), ours: &mut dyn FnMut()) -> (f64, [f64; 3]) {
+    let once = time(1000, ring).max(time(1000, ours));
+    let iterations = ((SLICE / once) as usize).max(1);
+    let (mut floors, mut ratios) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let before = time(iterations, ring);
+        let own = time(iterations, ours);
+        let after = time(iterations, ring);
+        floors.push(f64::midpoint(before, after));
+        ratios.push(own / f64::midpoint(before, after));
+    }
+    floors.sort_by(f64::total_cmp);
+    ratios.sort_by(f64::total_cmp);
+    (floors[ROUNDS / 2], [1, 2, 3].map(|quarter| ratios[ROUNDS * quarter / 4]))
+}
+
+fn row(what: &str, size: usize, ring: &mut dyn FnMut(), ours: &mut dyn FnMut()) {
+    let (floor, [low, median, high]) = compare(ring, ours);
+    println!("| {what} | {size} | {floor:.0} ns | {median:.2} | {low:.2}–{high:.2} |");
+}
+
+fn main() {
+    println!("| ours | bytes | ring, reused key | ratio, median | quartiles |\n|---|---:|---:|---:|---:|");
+    let (key, context, reused) = (data_key(), context(), ring_key(&RAW));
+    let aad = context.canonical(&key).unwrap();
+    for size in SIZES {
+        let plaintext = vec![0x55; size];
+        let (mut body, mut count) = (plaintext.clone(), 0);
+        let mut ring_seals = || {
+            let nonce = counted(&mut count);
+            let tag = reused.seal_in_place_separate_tag(nonce, Aad::from(&aad), black_box(&mut body)).unwrap();
+            black_box(tag.as_ref());
         };
-        let functions: Vec<_> = medians.iter().filter(|(name, _)| *name != REFERENCE).collect();
-        print!("\n| {group}, bytes | {REFERENCE} |");
-        functions.iter().for_each(|(name, _)| print!(" {name} |"));
-        println!("\n|---:|---:|{}", "---:|".repeat(functions.len()));
-        for (size, floor) in reference {
-            print!("| {size} | {floor:.0} ns |");
-            for (_, by_size) in &functions {
-                by_size.get(size).map_or_else(|| print!(" |"), |own| print!(" {:.2} |", own / floor));
-            }
-            println!();
-        }
+        let mut buffer = vec![0x55; size + OVERHEAD];
+        row("seal, in place", size, &mut ring_seals, &mut || {
+            key.seal_in_place(&context, black_box(&mut buffer)).unwrap();
+        });
+        row("seal, copying", size, &mut ring_seals, &mut || {
+            black_box(key.seal(&context, black_box(&plaintext)).unwrap());
+        });
+        let envelope = key.seal(&context, &plaintext).unwrap();
+        let mut sealed = [vec![0; FRONT], plaintext.clone()].concat();
+        let nonce = counted(&mut 0);
+        let tag = reused.seal_in_place_separate_tag(nonce, Aad::from(&aad), &mut sealed[FRONT..]).unwrap();
+        sealed.extend(tag.as_ref());
+        // In place, each call first copies the ciphertext into its buffer, ring's alike.
+        let mut rings = sealed.clone();
+        let mut ring_opens = || {
+            rings.copy_from_slice(&sealed);
+            let nonce = counted(&mut 0);
+            black_box(reused.open_in_place(nonce, Aad::from(&aad), black_box(&mut rings[FRONT..])).unwrap().len());
+        };
+        let mut buffer = envelope.clone();
+        row("open, in place", size, &mut ring_opens, &mut || {
+            buffer.copy_from_slice(&envelope);
+            black_box(key.open_in_place(&context, black_box(&mut buffer)).unwrap().len());
+        });
+        row("open, copying", size, &mut ring_opens, &mut || {
+            black_box(key.open(&context, black_box(&envelope)).unwrap());
+        });
+        let envelopes: Vec<_> = (0..PREFIXES).map(|_| data_key().seal(&context, &plaintext).unwrap()).collect();
+        let mut next = envelopes.iter().cycle();
+        row("open, in place, new prefix", size, &mut ring_opens, &mut || {
+            buffer.copy_from_slice(next.next().unwrap());
+            black_box(key.open_in_place(&context, black_box(&mut buffer)).unwrap().len());
+        });
     }
-    ExitCode::SUCCESS
 }

@@ -44,6 +44,8 @@ pub struct CacheStats {
     pub evictions: u64,
     /// Keys held now.
     pub held: u64,
+    /// Milliseconds since the oldest of them was loaded; 0 if there is none.
+    pub oldest_millis: u64,
 }
 
 /// What identifies a cached key.
@@ -128,12 +130,15 @@ impl<K: CacheKey, V: Wipe> Cache<K, V> {
     }
 
     pub(super) fn stats(&self) -> CacheStats {
+        let now = self.clock.monotonic_millis();
+        let oldest = self.ready.pin().values().map(|entry| entry.loaded).min();
         CacheStats {
             hits: self.hits.load(Ordering::Relaxed),
             loads: self.loads.load(Ordering::Relaxed),
             coalesced: self.coalesced.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             held: self.ready.len() as u64,
+            oldest_millis: oldest.map_or(0, |loaded| now.saturating_sub(loaded)),
         }
     }
 

@@ -35,6 +35,8 @@ struct Raw {
     cache: RawCache,
     #[serde(default)]
     logs: RawLogs,
+    #[serde(default)]
+    metrics: RawMetrics,
 }
 
 #[derive(Deserialize)]
@@ -76,6 +78,12 @@ struct RawCache {
     capacity: Option<Spanned<u64>>,
     ttl_ms: Option<Spanned<u64>>,
     idle_ms: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMetrics {
+    address: Option<Text>,
 }
 
 #[derive(Default, Deserialize)]
@@ -162,6 +170,7 @@ impl Reader<'_> {
             },
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
+            metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
             json_logs,
         };
         if config.data.trust_domain == config.control.trust_domain {
@@ -217,6 +226,14 @@ impl Reader<'_> {
             crls: self.files(&raw.crls, &key("crls"))?,
             trust_domain: raw.trust_domain.get_ref().clone(),
             trust_domain_place,
+        })
+    }
+
+    fn metrics(&self, text: &Text) -> Result<SocketAddr, ConfigError> {
+        let address: Option<SocketAddr> = text.get_ref().parse().ok();
+        address.filter(|address| address.ip().is_loopback()).ok_or_else(|| {
+            let why = "must be a loopback address and a port, such as 127.0.0.1:9464: nobody proves who asks there";
+            self.refuse(text.span().start, "metrics.address", why)
         })
     }
 

@@ -25,6 +25,7 @@ use vault_core::time::{Clock, SystemClock};
 use super::stream::TlsConn;
 use super::{Phase, Proven, Shared};
 use crate::config::Limits;
+use crate::metrics::{Call, Metrics};
 use crate::plane::{Caller, Principal};
 use crate::service::undecodable;
 use crate::telemetry::{Event, log};
@@ -45,7 +46,8 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let (goaway, going) = oneshot::channel::<()>();
     let connection = TlsConn { tls, cut: cutting, _closed: closing };
     let activity = Arc::new(Activity::default());
-    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity) };
+    let metrics = Arc::clone(&shared.metrics);
+    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity), metrics };
     // The server takes a stream of connections; this one has one.
     let incoming = stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending());
     let mut serving = pin!(server(&shared.limits).serve_with_incoming_shutdown(service, incoming, async {
@@ -182,11 +184,17 @@ struct Answering<P> {
     routes: Routes,
     caller: Caller<P>,
     activity: Arc<Activity>,
+    metrics: Arc<Metrics>,
 }
 
 impl<P> Clone for Answering<P> {
     fn clone(&self) -> Self {
-        Self { routes: self.routes.clone(), caller: self.caller.clone(), activity: Arc::clone(&self.activity) }
+        Self {
+            routes: self.routes.clone(),
+            caller: self.caller.clone(),
+            activity: Arc::clone(&self.activity),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 }
 
@@ -202,10 +210,15 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         request.extensions_mut().insert(self.caller.clone());
         let running = self.activity.begin();
+        let mut counted = self.metrics.begin(request.uri().path());
         let answer = self.routes.call(request);
         Box::pin(async move {
             let answer = undecodable::mend(answer.await?);
-            Ok(answer.map(|body| Body::new(Answer { body, _running: running })))
+            // A call that failed has its status here, any other behind its body.
+            if let Some(call) = &mut counted {
+                call.answered(answer.headers());
+            }
+            Ok(answer.map(|body| Body::new(Answer { body, counted, _running: running })))
         })
     }
 }
@@ -213,6 +226,7 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
 /// The body of an answer; its call runs until the body has been handed over.
 struct Answer {
     body: Body,
+    counted: Option<Call>,
     _running: Running,
 }
 
@@ -224,7 +238,14 @@ impl http_body::Body for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let this = &mut *self;
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let (Some(trailers), Some(call)) = (frame.trailers_ref(), &mut this.counted)
+        {
+            call.answered(trailers);
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

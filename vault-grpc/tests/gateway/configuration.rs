@@ -40,6 +40,8 @@ registry = "r"
 max_streams = 10
 [cache]
 ttl_ms = 1000
+[metrics]
+address = "127.0.0.1:9464"
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -67,6 +69,8 @@ fn every_error_names_line_key_and_expectation() {
         (r#"instance = "one""#, r#"instnace = "one""#, 2, "", "unknown field `instnace`"),
         (r#"instance = "one""#, r#"instance = "one"#, 2, "", "expected"),
         ("127.0.0.1:8443", "localhost", 4, "data.address", "an IP address and a port"),
+        ("127.0.0.1:9464", "0.0.0.0:9464", 32, "metrics.address", "loopback"),
+        ("127.0.0.1:9464", "9464", 32, "metrics.address", "loopback"),
         ("127.0.0.1:8443", "0.0.0.0:8443", 4, "data.address", "loopback only"),
         ("127.0.0.1:8444", "127.0.0.1:8443", 10, "control.address", "must differ"),
         (r#"client_ca = "c.pem""#, r#"client_ca = """#, 13, "control.client_ca", "must name a file"),

@@ -6,6 +6,7 @@ mod command_line;
 mod configuration;
 mod drain;
 mod handshake;
+mod metrics;
 mod reload;
 mod roots;
 mod support;

@@ -52,7 +52,7 @@ fn a_key_lives_until_its_ttl_and_no_longer_than_it_is_used() {
     clock.set(Timestamp(0));
     cache.sweep(false);
     assert!(value.0.load(Ordering::SeqCst), "idle, hence wiped");
-    assert_eq!(cache.stats(), CacheStats { hits: 3, loads: 2, coalesced: 0, evictions: 2, held: 0 });
+    assert_eq!(cache.stats(), CacheStats { hits: 3, loads: 2, coalesced: 0, evictions: 2, held: 0, oldest_millis: 0 });
 }
 
 #[test]
