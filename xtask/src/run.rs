@@ -99,13 +99,14 @@ pub(crate) fn run_lines_within(command: &mut Command, limit: Option<Duration>, m
             return false;
         }
     };
-    let group = format!("-{}", child.id());
+    // By the shell, which has it built in: a small system has no `kill` of its own.
+    let kill = format!("kill -s KILL -- -{}", child.id());
     let (ended, watch) = mpsc::channel::<()>();
     let watchdog = limit.map(|limit| {
         thread::spawn(move || {
             if watch.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 say::line(format_args!("FAILED: not done after {} s; killed", limit.as_secs()));
-                works(program("kill").args(["-KILL", "--", &group]));
+                works(program("sh").args(["-c", &kill]));
             }
         })
     });
