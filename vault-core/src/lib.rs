@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! vault                      the façade: encrypt, decrypt, rewrap, tenants, datasets
+//!   backup                   a store's rows in one sealed file
 //!   keys                     root → tenant → data → record keys, cache, rotation
 //!     kms · store            seams: root keys and rows, with the embedded implementations
 //!       audit                Recorded<P>: nothing is released before its entry is durable
@@ -34,6 +35,8 @@ pub mod kms;
 pub mod store;
 
 pub mod keys;
+
+pub mod backup;
 
 pub mod vault;
 

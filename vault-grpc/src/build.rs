@@ -13,7 +13,7 @@ use vault_core::audit::{Log, LogSigner};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
-use vault_core::store::EmbeddedStore;
+use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
@@ -124,6 +124,41 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 
+/// The store of a configuration, opened or made.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    let store_dir = match config.store.path.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    fs.create_dir_durable(store_dir).map_err(|e| config.store.error(format!("its directory: {}", e.kind())))?;
+    Ok(Arc::new(EmbeddedStore::open(fs, &config.store.path)?))
+}
+
+/// Refuses a configuration whose store is not there yet: opening it would make one.
+///
+/// # Errors
+/// [`ConfigError`] naming it.
+pub fn require_store(config: &Config) -> Result<(), ConfigError> {
+    if config.store.path.exists() { Ok(()) } else { Err(config.store.error("there is no store")) }
+}
+
+/// The audit log of a configuration, opened or made.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn audit(config: &Config) -> Result<Log, StartError> {
+    let signer = signer(config)?;
+    let fs: Arc<dyn Fs> = Arc::new(OsFs);
+    fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
+    let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
+    log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
+    Ok(audit)
+}
+
 /// The vault of a configuration: opens store and audit log, or makes them where there are none.
 ///
 /// # Errors
@@ -131,21 +166,14 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let (set, registry) = policies(config)?;
     let roots = roots(config)?;
-    let signer = signer(config)?;
+    // Before anything is written.
+    signer(config)?;
     hardening::check_memory(config.environment)?;
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let store_dir = match config.store.path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    fs.create_dir_durable(store_dir).map_err(|e| config.store.error(format!("its directory: {}", e.kind())))?;
-    fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
-    let store = EmbeddedStore::open(Arc::clone(&fs), &config.store.path)?;
-    let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
-    log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
+    let store = store(config)?;
+    let audit = audit(config)?;
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
-        store: Arc::new(store),
+        store,
         roots,
         instance: config.instance.clone(),
         cache: CacheSettings {

@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
+mod backup;
 mod commands;
 #[cfg(feature = "dev")]
 mod demo;
@@ -53,6 +54,30 @@ enum Command {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Write the store's rows into one sealed file. With the embedded store the gateway must be stopped.
+    Backup {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The file to write; it must not exist yet.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Restore a backup into an empty store, or go on with a restore that was interrupted. The gateway must be stopped.
+    Restore {
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+        /// The backup.
+        #[arg(long)]
+        from: PathBuf,
+        /// Later backups: what they know as shredded stays shredded.
+        #[arg(long)]
+        newer: Vec<PathBuf>,
+        /// Only verify the backup; changes nothing.
+        #[arg(long)]
+        check: bool,
+    },
     /// The audit log.
     #[command(subcommand)]
     Audit(AuditCommand),
@@ -103,6 +128,8 @@ pub(crate) fn run() -> ExitCode {
         #[cfg(feature = "dev")]
         Command::Init { dir } => commands::init(&dir),
         Command::Check { config } => commands::check(&config),
+        Command::Backup { config, out } => backup::backup(&config, &out),
+        Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
         Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
     }

@@ -24,7 +24,8 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    pub(crate) fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
+    /// An error at a place.
+    pub fn new(place: impl Into<String>, why: impl Into<String>) -> Self {
         Self { place: place.into(), why: why.into() }
     }
 
@@ -190,6 +191,6 @@ pub fn log_origin(instance: &str) -> String {
 }
 
 /// Why a file cannot be read, by kind only.
-pub(crate) fn cannot_read(error: &std::io::Error) -> String {
+pub fn cannot_read(error: &std::io::Error) -> String {
     format!("cannot be read: {}", error.kind())
 }

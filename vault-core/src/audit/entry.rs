@@ -190,13 +190,15 @@ pub enum Body {
     },
     /// The log or the gateway itself.
     System {
-        /// What happened: `started`, `stopped`, `recovery_cut`, `policy_epoch`, `refusals`.
+        /// What happened: `started`, `stopped`, `recovery_cut`, `policy_epoch`, `backup`,
+        /// `restoring`, `refusals`.
         event: String,
         /// A code, for `refusals` the reason; else empty.
         detail: String,
-        /// `recovery_cut`: position in the file; `policy_epoch`: the epoch; `refusals`: seconds since 1970.
+        /// `recovery_cut`: position in the file; `policy_epoch`: the epoch; `backup`: rows; `restoring`: when the backup
+        /// was begun, in milliseconds since 1970; `refusals`: seconds since 1970.
         first: u64,
-        /// `recovery_cut`: bytes cut; `refusals`: how many.
+        /// `recovery_cut`: bytes cut; `restoring`: rows; `refusals`: how many.
         second: u64,
     },
 }

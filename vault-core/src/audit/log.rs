@@ -72,6 +72,18 @@ pub enum SystemEvent {
     RecoveryCut(Cut),
     /// Another policy set decides from here on.
     PolicyEpoch(u64),
+    /// A backup of the store was written.
+    Backup {
+        /// How many rows it holds.
+        rows: u64,
+    },
+    /// A backup is being restored into an empty store; told before its first row is written.
+    Restoring {
+        /// When the backup was begun, in milliseconds since 1970.
+        created: u64,
+        /// How many rows it holds.
+        rows: u64,
+    },
     /// So many calls without a proven identity were refused within one second; they have no entries of their own.
     Refusals {
         /// A code of the source.
@@ -90,6 +102,8 @@ impl SystemEvent {
             Self::Stopped => ("stopped", "", 0, 0),
             Self::RecoveryCut(cut) => ("recovery_cut", "", cut.position, cut.bytes),
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
+            Self::Backup { rows } => ("backup", "", rows, 0),
+            Self::Restoring { created, rows } => ("restoring", "", created, rows),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }

@@ -19,4 +19,5 @@ pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, Rotated, Tenant};
 pub use rows::{KeyState, TenantState};
+pub(crate) use rows::{check_row, is_tombstone};
 pub use wrapping::WrappingKey;

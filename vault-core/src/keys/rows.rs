@@ -192,6 +192,32 @@ pub(super) fn write<T: Serialize>(table: Table, key: Vec<u8>, expect: Expect, va
     Ok(Write { table, key, expect, value })
 }
 
+/// Refuses a row that this version does not read.
+///
+/// # Errors
+/// [`Error::Corrupt`] naming the table.
+pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
+    let row = Row { version: 0, value: value.to_vec() };
+    match table {
+        Table::Tenants => decode::<TenantRow>(table, &row).map(drop),
+        Table::Datasets => decode::<DatasetRow>(table, &row).map(drop),
+        Table::TenantKeys => decode::<TenantKeyRow>(table, &row).map(drop),
+        Table::DataKeys => decode::<DataKeyRow>(table, &row).map(drop),
+        Table::ActiveKeys => decode::<ActiveKeyRow>(table, &row).map(drop),
+        Table::SideKeys => decode::<SideKeyRow>(table, &row).map(drop),
+    }
+}
+
+/// Whether a row is what stays of something destroyed.
+pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
+    let row = Row { version: 0, value: value.to_vec() };
+    match table {
+        Table::TenantKeys => decode::<TenantKeyRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
+        Table::DataKeys => decode::<DataKeyRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,6 +29,8 @@ pub enum Layer {
     Outer,
     /// The key that binds the rows of a store to their places; it belongs to no tenant.
     StoreKey,
+    /// The key that seals one backup of a store; it belongs to no tenant.
+    BackupKey,
 }
 
 impl Layer {
@@ -38,6 +40,7 @@ impl Layer {
             Self::TenantKey => "tenant-key",
             Self::Outer => "tenant-key-outer",
             Self::StoreKey => "store-key",
+            Self::BackupKey => "backup-key",
         }
     }
 }
