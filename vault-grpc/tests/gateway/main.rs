@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
+mod backup;
 mod command_line;
 mod configuration;
 mod drain;
