@@ -53,13 +53,13 @@ fn root(settings: &Pkcs11Settings) -> Pkcs11Root {
 
 fn open(settings: &Pkcs11Settings) -> Pkcs11Root {
     let root = Pkcs11Root::new(settings.clone()).unwrap();
-    block_on(root.check()).unwrap();
+    root.check().unwrap();
     root
 }
 
 /// What is wrong, and with which setting.
 fn wrong(settings: &Pkcs11Settings) -> (String, &'static str) {
-    match Pkcs11Root::new(settings.clone()).and_then(|root| block_on(root.check())) {
+    match Pkcs11Root::new(settings.clone()).and_then(|root| root.check()) {
         Err(Error::Invalid { field, why }) => (field, why),
         other => panic!("{other:?}"),
     }
@@ -319,7 +319,7 @@ fn settings_that_name_nothing_are_told_apart() {
         assert!(wrong(&Pkcs11Settings { module: writable, ..good.clone() }).1.contains("others may write it"));
         let unknown = Pkcs11Root::new(Pkcs11Settings { token: "unknown".into(), ..good.clone() }).unwrap();
         let absent = Error::unavailable(Dependency::RootKey, "there is no token of this label");
-        assert_eq!(block_on(unknown.check()).err(), Some(absent));
+        assert_eq!(unknown.check().err(), Some(absent));
         assert_eq!(wrong(&hsm.settings("twin", "root")).1, "several tokens have this label");
         for (settings, field) in [
             (Pkcs11Settings { token: "a/b".into(), ..good.clone() }, "token"),
@@ -442,6 +442,7 @@ fn a_token_that_does_not_answer_in_time_is_unavailable() {
         assert!(unavailable(block_on(root.generate(&key_context()))).contains("in time"));
         let key = Key32::generate().unwrap();
         assert!(unavailable(block_on(root.wrap(&key, &key_context()))).contains("in time"));
+        assert!(matches!(root.check(), Err(Error::Unavailable { why, .. }) if why.contains("in time")));
         assert!(from.elapsed().as_secs() < 10);
     });
 }

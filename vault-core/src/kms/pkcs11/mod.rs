@@ -22,7 +22,7 @@ mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use cipher::Sealed;
@@ -120,6 +120,7 @@ impl From<Trouble> for RootError {
 pub struct Pkcs11Root {
     id: String,
     pool: Pool<Worker>,
+    timeout: Duration,
 }
 
 impl fmt::Debug for Pkcs11Root {
@@ -138,22 +139,26 @@ impl Pkcs11Root {
         let (id, threads, timeout) = (settings.root_id(), settings.sessions, settings.timeout);
         let shared = Arc::new(worker::Shared::new(settings));
         let pool = Pool::start(threads, QUEUE, timeout, || Worker::new(Arc::clone(&shared)))?;
-        Ok(Self { id, pool })
+        Ok(Self { id, pool, timeout })
     }
 
     /// Logs in, and looks at the key: it must be one AES-256 key that is sensitive and cannot be extracted, and it must
-    /// open what it seals.
+    /// open what it seals. Blocks, for as long as a call may take at most.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming the setting that names something wrong; [`Error::Unavailable`] if the token is not there
     /// or does not answer in time.
-    pub async fn check(&self) -> Result<(), Error> {
-        // The answer carries the trouble, so that an unsuitable key can be told from an absent token.
-        let found = self.pool.call(|worker| Ok(worker.reconnect().err())).await.map_err(|error| match error {
-            RootError::Unavailable(why) => Error::unavailable(Dependency::RootKey, why),
-            other => other.into(),
-        })?;
-        found.map_or(Ok(()), |trouble| Err(trouble.into()))
+    pub fn check(&self) -> Result<(), Error> {
+        let (sender, receiver) = mpsc::channel();
+        let call = self.pool.call(move |worker| {
+            // Whoever asked may have gone.
+            sender.send(worker.reconnect()).unwrap_or_default();
+            Ok(())
+        });
+        let found = receiver.recv_timeout(self.timeout);
+        drop(call);
+        let late = Trouble::Absent("the module did not answer in time");
+        found.unwrap_or(Err(late)).map_err(Error::from)
     }
 
     /// Makes the key in the token, which must not have one of that label. Never called by the gateway: a root key is made
