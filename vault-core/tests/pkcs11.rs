@@ -1,6 +1,6 @@
 //! The PKCS #11 root key on SoftHSM: alone, under a whole vault, and with everything about it wrong.
 #![cfg(all(feature = "dev", feature = "pkcs11"))]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[path = "common/fixture.rs"]
 #[expect(dead_code, reason = "shared by several tests")]

@@ -1,9 +1,9 @@
 //! A gateway whose root key is in a hardware security module: SoftHSM.
 #![cfg(all(feature = "dev", feature = "pkcs11"))]
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 #[path = "../../vault-core/tests/common/softhsm.rs"]
-#[expect(dead_code, reason = "shared by several tests")]
 mod softhsm;
 
 use std::fs;
