@@ -18,7 +18,7 @@ use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
 
-pub use roots::roots;
+pub use roots::{Absent, roots};
 
 use crate::config::{Config, ConfigError, NamedFile, cannot_read};
 use crate::hardening;
@@ -119,7 +119,7 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
-    roots(config)?;
+    roots(config, Absent::Refused)?;
     signer(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
@@ -165,7 +165,7 @@ pub fn audit(config: &Config) -> Result<Log, StartError> {
 /// [`StartError`]: what is wrong, and where.
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let (set, registry) = policies(config)?;
-    let roots = roots(config)?;
+    let roots = roots(config, Absent::Tolerated)?;
     // Before anything is written.
     signer(config)?;
     hardening::check_memory(config.environment)?;

@@ -4,25 +4,23 @@ use crate::prerequisites;
 use crate::run::{cargo, program, root, run};
 use crate::say;
 
+const EVERYTHING: &str = "vault-core/dev,vault-core/pkcs11,vault-grpc/pkcs11";
+
 /// Runs all of them, whether or not one before failed; whether all are clean.
 pub(crate) fn lint() -> bool {
     say::heading("formatting");
     let mut good = run(&mut cargo(&["fmt", "--all", "--", "--check"]));
     say::heading("clippy");
-    good &= run(&mut cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features",
-        "vault-core/dev",
-        "--",
-        "-D",
-        "warnings",
-    ]));
+    good &=
+        run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--features", EVERYTHING, "--", "-D", "warnings"]));
     say::heading("clippy, as releases are built");
-    good &= run(&mut cargo(&["clippy", "-p", "vault-grpc", "--no-default-features", "--", "-D", "warnings"]));
+    let release = ["clippy", "-p", "vault-grpc", "--no-default-features"];
+    for features in ["", "pkcs11"] {
+        let all = [&release[..], &["--features", features, "--", "-D", "warnings"]].concat();
+        good &= run(&mut cargo(&all));
+    }
     say::heading("documentation");
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", "vault-core/dev"]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", EVERYTHING]);
     good &= run(doc.env("RUSTDOCFLAGS", "-D warnings"));
     say::heading("protocol");
     match prerequisites::buf() {

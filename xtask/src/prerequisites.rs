@@ -1,4 +1,4 @@
-//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, `buf`, a C++ compiler, cargo-fuzz. Each is
+//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, SoftHSM, `buf`, a C++ compiler, cargo-fuzz. Each is
 //! installed when it is missing, in exact versions, and all but Debian's packages below the target directory.
 
 use std::fs;
@@ -70,6 +70,11 @@ pub(crate) fn python() -> Result<PathBuf, String> {
 /// `strace`, which counts system calls.
 pub(crate) fn strace() -> Result<(), String> {
     if works(program("strace").arg("--version")) { Ok(()) } else { debian(&["strace"]) }
+}
+
+/// SoftHSM, the hardware security module that is none.
+pub(crate) fn softhsm() -> Result<(), String> {
+    if works(program("softhsm2-util").arg("--version")) { Ok(()) } else { debian(&["softhsm2"]) }
 }
 
 /// `buf`, from npm.

@@ -8,7 +8,8 @@ use crate::run::{cargo, is_ci, run_lines_within, shown};
 use crate::say;
 use crate::summary::{Run, Summary};
 
-const DEV: &str = "vault-core/dev";
+/// What tests are built with: all that this machine can try.
+const DEV: &str = "vault-core/dev,vault-core/pkcs11,vault-grpc/pkcs11";
 /// How often the gateway is killed in `--long`.
 const LONG_KILL_CYCLES: &str = "200";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
@@ -25,6 +26,9 @@ pub(crate) fn test(long: bool) -> bool {
     }
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
+    }
+    if let Err(reason) = prerequisites::softhsm() {
+        say::line(format_args!("SoftHSM: MISSING: {reason}"));
     }
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {

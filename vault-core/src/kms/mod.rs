@@ -3,6 +3,8 @@
 
 #[cfg(feature = "dev")]
 mod local;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod roots;
 mod wrapping;
 
@@ -11,6 +13,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "dev")]
 pub use local::LocalRoot;
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{IvSource, Pkcs11Root, Pkcs11Settings};
 pub use roots::{RootEvent, RootFailure, Roots, RootsBuilder};
 pub use wrapping::Wrapping;
 

@@ -8,16 +8,26 @@ use vault_core::kms::{Custody, RootEvent, RootId, RootKey, Roots};
 use crate::config::{self, Config, ConfigError, CustodyNames, NamedRoot, Root};
 use crate::telemetry::{Event, log};
 
+/// What to make of a root key that is not there now, such as a token that is not plugged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// It is an error.
+    Refused,
+    /// It is told, and tried again when it is needed, if there are other root keys. So one root that is down does not
+    /// keep the tenants of the others down when the gateway starts again.
+    Tolerated,
+}
+
 /// The root keys, opened and checked, with the default custody.
 ///
 /// # Errors
 /// [`ConfigError`] for a root key that is not there, damaged, or not what a root key must be.
-pub fn roots(config: &Config) -> Result<Arc<Roots>, ConfigError> {
+pub fn roots(config: &Config, absent: Absent) -> Result<Arc<Roots>, ConfigError> {
     let config::Roots { roots, default, prefer, .. } = &config.roots;
     let mut builder = Roots::builder().watch(tell);
     let mut ids = BTreeMap::new();
     for named in roots {
-        let root = open(named)?;
+        let root = open(named, absent == Absent::Tolerated && roots.len() > 1)?;
         ids.insert(named.name.as_str(), RootId::parse(root.id()).map_err(|error| named.error(error))?);
         builder = builder.root(root).map_err(|error| named.error(error))?;
     }
@@ -33,7 +43,8 @@ pub fn roots(config: &Config) -> Result<Arc<Roots>, ConfigError> {
     builder.prefer(prefer).build(custody).map_err(|error| refused(&error))
 }
 
-fn open(named: &NamedRoot) -> Result<Arc<dyn RootKey>, ConfigError> {
+#[cfg_attr(not(feature = "pkcs11"), expect(unused_variables, reason = "other roots are files, always there"))]
+fn open(named: &NamedRoot, tolerant: bool) -> Result<Arc<dyn RootKey>, ConfigError> {
     match &named.root {
         #[cfg(feature = "dev")]
         Root::Local(file) => {
@@ -43,9 +54,51 @@ fn open(named: &NamedRoot) -> Result<Arc<dyn RootKey>, ConfigError> {
         #[cfg(not(feature = "dev"))]
         Root::Local(file) => Err(file.error("a local root key exists in development builds only")),
         #[cfg(feature = "pkcs11")]
-        Root::Pkcs11(pkcs11) => self::pkcs11::open(named, pkcs11),
+        Root::Pkcs11(pkcs11) => in_module(named, pkcs11, tolerant),
         #[cfg(not(feature = "pkcs11"))]
         Root::Pkcs11(_) => Err(named.error("this build has no PKCS#11; it needs feature `pkcs11`")),
+    }
+}
+
+#[cfg(feature = "pkcs11")]
+fn in_module(named: &NamedRoot, of: &config::Pkcs11, tolerant: bool) -> Result<Arc<dyn RootKey>, ConfigError> {
+    use vault_core::Error;
+    use vault_core::kms::{IvSource, Pkcs11Root, Pkcs11Settings};
+
+    let settings = Pkcs11Settings {
+        module: of.module.path.clone(),
+        token: of.token.clone(),
+        key: of.key.clone(),
+        pin_file: of.pin.path.clone(),
+        sessions: of.sessions,
+        timeout: of.timeout,
+        iv: if of.module_makes_iv { IvSource::Module } else { IvSource::Os },
+    };
+    let refused = |error: Error| match &error {
+        Error::Invalid { field, why } if field == "module" => of.module.error(why),
+        Error::Invalid { field, why } if field == "pin_file" => of.pin.error(why),
+        Error::Invalid { field, why } => named.error(format!("{field}: {why}")),
+        _ => named.error(error),
+    };
+    let root = Pkcs11Root::new(settings).map_err(refused)?;
+    match root.check() {
+        Ok(()) => {}
+        Err(error @ Error::Unavailable { .. }) if tolerant => {
+            log(&Event::Failed { what: "reach a root key", error: absence(&root, &error) });
+        }
+        Err(error) => return Err(refused(error)),
+    }
+    Ok(Arc::new(root))
+}
+
+/// Names the root key that is not there.
+#[cfg(feature = "pkcs11")]
+fn absence(root: &dyn RootKey, error: &vault_core::Error) -> vault_core::Error {
+    match error {
+        vault_core::Error::Unavailable { why, .. } => {
+            vault_core::Error::RootKey { root: root.id().to_owned(), retry: true, why }
+        }
+        other => other.clone(),
     }
 }
 

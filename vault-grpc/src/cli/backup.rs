@@ -51,7 +51,7 @@ async fn write(config: &Path, out: &Path) -> Result<(), StartError> {
         return Err(ConfigError::new(out.display().to_string(), "exists already; a backup replaces nothing").into());
     }
     build::require_store(&config)?;
-    let roots = build::roots(&config)?;
+    let roots = build::roots(&config, build::Absent::Refused)?;
     let store = build::store(&config)?;
     let audit = build::audit(&config)?;
     let mut aside = out.as_os_str().to_owned();
@@ -93,7 +93,7 @@ pub(super) fn restore(config: &Path, from: &Path, newer: &[PathBuf], check: bool
 
 async fn put_back(config: &Path, from: &Path, newer: &[PathBuf], check: bool) -> Result<(), StartError> {
     let config = Config::load(config)?;
-    let roots = build::roots(&config)?;
+    let roots = build::roots(&config, build::Absent::Refused)?;
     let report = backup::verify(&mut open(from)?, &roots, &config.instance).await?;
     for path in newer {
         backup::verify(&mut open(path)?, &roots, &config.instance).await?;
