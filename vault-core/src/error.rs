@@ -35,6 +35,9 @@ pub enum Error {
         /// What it did, without data.
         why: &'static str,
     },
+    /// Something outside answered as it never does by itself. The call was denied, nothing of the answer was used, and
+    /// somebody has to look: the gateway logs it.
+    Alarm(&'static str),
     /// A file of ours is damaged. Nothing was changed on disk.
     Corrupt {
         /// Which file or structure.
@@ -130,6 +133,7 @@ impl fmt::Display for Error {
             Self::FailedPrecondition(why) => write!(f, "not possible in this state: {why}"),
             Self::Conflict(what) => write!(f, "{what} was changed by another call meanwhile; read it again and retry"),
             Self::Unavailable { dependency, why } => write!(f, "{} unavailable: {why}", dependency.name()),
+            Self::Alarm(what) => write!(f, "alarm: {what}"),
             Self::Corrupt { what, at } => write!(f, "{what} is damaged: {at}"),
         }
     }

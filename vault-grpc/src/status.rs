@@ -21,6 +21,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::FailedPrecondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
         Error::Conflict(_) => (Code::Aborted, "CONFLICT"),
         Error::Unavailable { .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
+        Error::Alarm(_) => (Code::FailedPrecondition, "ALARM"),
         Error::Corrupt { .. } => (Code::DataLoss, "DAMAGED"),
         // `Error` may grow; what is not known here is told as little as possible.
         _ => (Code::Internal, "INTERNAL"),
@@ -45,6 +46,10 @@ pub fn status(error: &Error) -> Status {
             metadata.insert("dependency".to_owned(), dependency.name().to_owned());
             error.to_string()
         }
+        Error::Alarm(_) => {
+            alarm(error);
+            error.to_string()
+        }
         // Which file is damaged, and where, is for the operator's log.
         Error::Corrupt { .. } => {
             log(&Event::Failed { what: "answer a call", error: error.clone() });
@@ -56,8 +61,16 @@ pub fn status(error: &Error) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// An alarm is logged wherever it is answered, whole calls and items of a batch alike.
+fn alarm(error: &Error) {
+    log(&Event::Failed { what: "trust an answer", error: error.clone() });
+}
+
 /// An error as the answer to one item of a batch.
 pub fn item_error(error: &Error) -> ItemError {
+    if matches!(error, Error::Alarm(_)) {
+        alarm(error);
+    }
     let (code, reason) = code_and_reason(error);
     let field = match error {
         Error::Invalid { field, .. } => field.clone(),
@@ -86,6 +99,10 @@ mod tests {
         assert_eq!(down.get_details_error_info().unwrap().metadata["dependency"], "audit");
         let damaged = status(&Error::corrupt("/var/lib/vault/store.redb", "page 7"));
         assert!(!format!("{damaged:?}").contains("store.redb"));
+        let alarm = status(&Error::Alarm("another key answered"));
+        assert_eq!(alarm.code(), Code::FailedPrecondition);
+        assert_eq!(alarm.get_details_error_info().unwrap().reason, "ALARM");
+        assert_eq!(item_error(&Error::Alarm("another key answered")).reason, "ALARM");
         assert_eq!(status(&Error::Unopenable).get_details_error_info().unwrap().reason, "UNOPENABLE");
     }
 }
