@@ -15,21 +15,13 @@ struct Message {
     body: Vec<u8>,
 }
 
-/// A request's body and the answer's status and body, each of which a fault may alter.
-pub(crate) struct Exchange<'a> {
-    /// `X-Amz-Target` without its service, or the path.
-    pub(crate) name: &'a str,
-    pub(crate) request: &'a [u8],
-    pub(crate) body: Vec<u8>,
-}
-
 /// A fault of HTTP.
 #[derive(Clone)]
 pub(crate) enum HttpFault {
     /// Everything is answered with this status and body, and nothing is passed on.
     Answer(u16, String),
     /// The answer's body is altered; the length is put right.
-    Edit(Arc<dyn Fn(&Exchange<'_>) -> Vec<u8> + Send + Sync>),
+    Edit(Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
     /// The request's body is altered.
     Redirect(Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
     /// The answer promises its whole length and ends in the middle of its body.
@@ -41,7 +33,7 @@ fn bad(why: &str) -> io::Error {
 }
 
 fn read(from: &mut BufReader<TcpStream>) -> io::Result<Option<Message>> {
-    let mut line = |from: &mut BufReader<TcpStream>| -> io::Result<String> {
+    let line = |from: &mut BufReader<TcpStream>| -> io::Result<String> {
         let mut line = String::new();
         from.by_ref().take(64 * 1024).read_line(&mut line)?;
         Ok(line.trim_end().to_owned())
@@ -98,8 +90,7 @@ pub(super) fn serve(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
     client.set_read_timeout(Some(LIMIT))?;
     let mut requests = BufReader::new(client.try_clone()?);
     while let Some(mut request) = read(&mut requests)? {
-        let name = request.name();
-        shared.count(&name);
+        shared.count(request.name());
         let answer = match shared.fault() {
             Fault::None => ask(shared, &request)?.bytes(),
             Fault::Slow(pause) => {
@@ -125,8 +116,7 @@ pub(super) fn serve(shared: &Shared, mut client: TcpStream) -> io::Result<()> {
             }
             Fault::Http(HttpFault::Edit(edit)) => {
                 let mut answer = ask(shared, &request)?;
-                let body = std::mem::take(&mut answer.body);
-                answer.body = edit(&Exchange { name: &name, request: &request.body, body });
+                answer.body = edit(&answer.body);
                 answer.bytes()
             }
             Fault::Http(HttpFault::Redirect(edit)) => {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 #[path = "fault_http.rs"]
 mod http;
 
-pub(crate) use http::{Exchange, HttpFault};
+pub(crate) use http::HttpFault;
 
 /// Nothing here lasts longer, whatever a test forgets.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -63,8 +63,8 @@ impl Shared {
         lock(&self.fault).clone()
     }
 
-    pub(super) fn count(&self, request: &str) {
-        lock(&self.requests).push(request.to_owned());
+    pub(super) fn count(&self, request: String) {
+        lock(&self.requests).push(request);
     }
 
     /// Keeps a connection where a change of fault can cut it.
@@ -171,6 +171,11 @@ impl FaultProxy {
     /// Connections open at the same time, at most, since the start.
     pub(crate) fn most_connections(&self) -> usize {
         self.shared.most.load(Ordering::SeqCst)
+    }
+
+    /// Connections open now.
+    pub(crate) fn open_connections(&self) -> usize {
+        lock(&self.shared.live).open.len()
     }
 
     /// Connections taken since the start.

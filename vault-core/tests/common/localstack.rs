@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use aws_sdk_kms::Client;
 use aws_sdk_kms::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_kms::primitives::Blob;
 use tokio::runtime::Runtime;
+use vault_core::kms::EncryptionContext;
 use vault_core::kms::aws::KeyArn;
 
 /// The account that LocalStack's keys lie in.
@@ -105,13 +107,7 @@ impl LocalStack {
 
     /// What the owner of the keys uses.
     pub(crate) fn owner(&self, region: &str) -> Owner {
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new(region.to_owned()))
-            .endpoint_url(format!("http://{}", self.address))
-            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
-            .http_client(aws_smithy_http_client::Builder::new().build_http());
-        Owner { client: Client::from_conf(config.build()) }
+        Owner::at(self.address, region)
     }
 
     /// A new key in `us-east-1`.
@@ -126,9 +122,27 @@ pub(crate) struct Owner {
 }
 
 impl Owner {
+    pub(crate) fn at(address: SocketAddr, region: &str) -> Self {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new(region.to_owned()))
+            .endpoint_url(format!("http://{address}"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .http_client(aws_smithy_http_client::Builder::new().build_http());
+        Self { client: Client::from_conf(config.build()) }
+    }
+
     pub(crate) fn create(&self, multi_region: bool) -> KeyArn {
         let made = runtime().block_on(self.client.create_key().multi_region(multi_region).send()).unwrap();
         KeyArn::parse(made.key_metadata.unwrap().arn.as_deref().unwrap()).unwrap()
+    }
+
+    /// Encrypts as anybody may who has the right to, whatever the vault would do.
+    pub(crate) fn encrypt(&self, key: &KeyArn, plaintext: &[u8], context: &EncryptionContext) -> Vec<u8> {
+        let pairs = context.pairs().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let call = self.client.encrypt().key_id(key.as_str()).plaintext(Blob::new(plaintext));
+        let made = runtime().block_on(call.set_encryption_context(Some(pairs)).send()).unwrap();
+        made.ciphertext_blob.unwrap().into_inner()
     }
 
     pub(crate) fn disable(&self, key: &KeyArn) {

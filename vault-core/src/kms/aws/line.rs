@@ -150,16 +150,12 @@ mod tests {
             let begun = Instant::now();
             assert_eq!(line.call(pending::<Result<(), Failure>>).await, Err(RootError::Unavailable(TIMEOUT)));
             assert!((Duration::from_millis(400)..Duration::from_secs(3)).contains(&begun.elapsed()));
-            // Two calls take both places; the third is told within its deadline, and the breaker knows nothing of it.
-            let hold = || async {
-                sleep(Duration::from_millis(150)).await;
-                Ok(())
-            };
-            let narrow = AwsKmsSettings { deadline: Duration::from_millis(100), ..quick() };
-            let narrow = super::Line { of_key: Semaphore::new(1), ..self::line(&narrow) };
-            let (first, second) = futures_util::join!(narrow.call(hold), narrow.call(hold));
-            assert_eq!(first, Err(RootError::Unavailable(TIMEOUT)));
-            assert_eq!(second, Err(RootError::Unavailable(CROWDED)));
+            // With both places taken, a call is told within its deadline, and the breaker knows nothing of it.
+            let _all = line.of_key.acquire_many(2).await.unwrap();
+            let begun = Instant::now();
+            assert_eq!(line.call(pending::<Result<(), Failure>>).await, Err(RootError::Unavailable(CROWDED)));
+            assert!((Duration::from_millis(500)..Duration::from_secs(3)).contains(&begun.elapsed()));
+            assert!(!line.is_open());
         });
     }
 

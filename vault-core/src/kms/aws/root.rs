@@ -118,8 +118,8 @@ impl AwsKmsRoot {
         let shared = Arc::clone(&self.shared);
         Box::pin(async move {
             let runtime = shared.runtime.clone();
-            // At its finest level the SDK traces requests with their bodies, so a key that is being wrapped would be
-            // in the log of whoever traces everything: here nothing is traced.
+            // The SDK traces requests and answers, and with `LOG_SIGNABLE_BODY` or `LOG_SENSITIVE_BODIES` in the
+            // environment their bodies too, keys included, for whoever traces everything. Here nothing is traced.
             let task = Task(runtime.spawn(work(shared).with_subscriber(NoSubscriber::new())));
             task.await.unwrap_or(Err(RootError::Unavailable("the call to AWS KMS was broken off")))
         })
