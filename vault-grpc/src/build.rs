@@ -100,7 +100,21 @@ pub fn root(config: &Config) -> Result<Arc<dyn RootKey>, ConfigError> {
         }
         #[cfg(not(feature = "dev"))]
         Root::Local(file) => Err(file.error("a local root key exists in development builds only")),
+        #[cfg(feature = "aws")]
+        Root::AwsKms(key) => aws_root(config, key),
     }
+}
+
+/// A root key in AWS KMS, whose calls run on the runtime that this is called on. Nothing is asked of AWS yet.
+#[cfg(feature = "aws")]
+fn aws_root(config: &Config, key: &vault_core::kms::aws::KeyArn) -> Result<Arc<dyn RootKey>, ConfigError> {
+    let refuse = |why: String| ConfigError::new(format!("{}, root.key", config.file.display()), why);
+    let runtime = tokio::runtime::Handle::try_current().map_err(|error| refuse(error.to_string()))?;
+    let settings = config.aws.clone().unwrap_or_default();
+    let provider = vault_core::kms::aws::AwsKmsProvider::new(settings, runtime, Arc::new(SystemClock))
+        .map_err(|error| refuse(error.to_string()))?;
+    let root = provider.key(key).ok_or_else(|| refuse("the key is not one that [aws] allows".into()))?;
+    Ok(root)
 }
 
 /// The audit log's signing key.
@@ -132,7 +146,12 @@ pub struct Checked {
 pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
-    root(config)?;
+    match &config.root {
+        Root::Local(_) => drop(root(config)?),
+        // What it says has been checked; the key itself is asked when it is needed, and needs a runtime.
+        #[cfg(feature = "aws")]
+        Root::AwsKms(_) => {}
+    }
     signer(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }

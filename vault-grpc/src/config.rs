@@ -1,5 +1,7 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod limits;
 mod read;
 
@@ -104,6 +106,9 @@ pub struct Listener {
 pub enum Root {
     /// A key file, for development.
     Local(NamedFile),
+    /// A key of AWS KMS.
+    #[cfg(feature = "aws")]
+    AwsKms(vault_core::kms::aws::KeyArn),
 }
 
 /// The policies and the registry.
@@ -149,6 +154,9 @@ pub struct Config {
     pub audit_key: NamedFile,
     /// The root key.
     pub root: Root,
+    /// How AWS KMS is asked; `None` if it is not.
+    #[cfg(feature = "aws")]
+    pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
     /// Bounds of connections and calls.

@@ -14,15 +14,16 @@ pub(crate) fn lint() -> bool {
         "--workspace",
         "--all-targets",
         "--features",
-        "vault-core/dev",
+        "vault-core/dev,vault-grpc/aws",
         "--",
         "-D",
         "warnings",
     ]));
     say::heading("clippy, as releases are built");
-    good &= run(&mut cargo(&["clippy", "-p", "vault-grpc", "--no-default-features", "--", "-D", "warnings"]));
+    let release = ["clippy", "-p", "vault-grpc", "--no-default-features", "--features", "aws", "--", "-D", "warnings"];
+    good &= run(&mut cargo(&release));
     say::heading("documentation");
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", "vault-core/dev"]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", "vault-core/dev,vault-grpc/aws"]);
     good &= run(doc.env("RUSTDOCFLAGS", "-D warnings"));
     say::heading("protocol");
     match prerequisites::buf() {

@@ -11,7 +11,7 @@ use vault_core::principal::TrustDomain;
 use super::limits::RawLimits;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy, Root};
 
-type Text = Spanned<String>;
+pub(super) type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -23,6 +23,8 @@ struct Raw {
     store: RawStore,
     audit: RawAudit,
     root: RawRoot,
+    #[cfg(feature = "aws")]
+    aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
     #[serde(default)]
     limits: RawLimits,
@@ -62,6 +64,8 @@ struct RawAudit {
 struct RawRoot {
     kind: Text,
     path: Option<Text>,
+    #[cfg(feature = "aws")]
+    key: Option<Text>,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +96,7 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
     reader.config(raw)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
 }
@@ -107,7 +111,7 @@ impl Reader<'_> {
         format!("{} line {}, {key}", self.file.display(), self.line(offset))
     }
 
-    fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
         ConfigError::new(self.place(offset, key), why)
     }
 
@@ -125,7 +129,7 @@ impl Reader<'_> {
         ConfigError::new(format!("{} line {}", self.file.display(), self.line(offset)), why)
     }
 
-    fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
+    pub(super) fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
         if text.get_ref().is_empty() {
             return Err(self.refuse(text.span().start, key, "must name a file"));
         }
@@ -147,6 +151,9 @@ impl Reader<'_> {
                 _ => return Err(self.refuse(format.span().start, "logs.format", "must be \"json\" or \"text\"")),
             },
         };
+        let root = self.root(&raw.root)?;
+        #[cfg(feature = "aws")]
+        let aws = self.aws(raw.aws.as_ref(), &root, raw.root.kind.span().start)?;
         let config = Config {
             file: self.file.to_owned(),
             environment,
@@ -156,7 +163,9 @@ impl Reader<'_> {
             store: self.file(&raw.store.path, "store.path")?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
-            root: self.root(&raw.root)?,
+            root,
+            #[cfg(feature = "aws")]
+            aws,
             policy: Policy {
                 schema: self.file(&raw.policy.schema, "policy.schema")?,
                 policies: self.files(&raw.policy.policies, "policy.policies")?,
@@ -230,7 +239,34 @@ impl Reader<'_> {
                 None => Err(self.refuse(at, "root.path", "a local root key needs the path of its file")),
             },
             "local" => Err(self.refuse(at, "root.kind", "\"local\" exists in development builds only")),
-            _ => Err(self.refuse(at, "root.kind", "must be a kind of root key that this build has: \"local\" (dev)")),
+            #[cfg(feature = "aws")]
+            "aws-kms" => match &raw.key {
+                Some(key) => Ok(Root::AwsKms(super::aws::arn(self, key, "root.key")?)),
+                None => Err(self.refuse(at, "root.key", "an AWS KMS root key needs the ARN of its key")),
+            },
+            _ => {
+                let why = "must be a kind of root key that this build has: \"local\" (dev), \"aws-kms\" (aws)";
+                Err(self.refuse(at, "root.kind", why))
+            }
+        }
+    }
+
+    /// The settings for AWS KMS: as written, or the defaults if the root key lies there.
+    #[cfg(feature = "aws")]
+    fn aws(
+        &self,
+        raw: Option<&Spanned<super::aws::RawAws>>,
+        root: &Root,
+        at: usize,
+    ) -> Result<Option<vault_core::kms::aws::AwsKmsSettings>, ConfigError> {
+        let key = match root {
+            Root::AwsKms(key) => Some(key),
+            Root::Local(_) => None,
+        };
+        match (raw, key) {
+            (Some(raw), key) => super::aws::settings(self, raw.get_ref(), key, raw.span().start).map(Some),
+            (None, Some(key)) => super::aws::settings(self, &super::aws::RawAws::default(), Some(key), at).map(Some),
+            (None, None) => Ok(None),
         }
     }
 
