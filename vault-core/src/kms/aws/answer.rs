@@ -29,7 +29,7 @@ pub(super) const REFUSED_REQUEST: &str = "AWS KMS does not accept the request";
 pub(super) enum Failure {
     /// KMS said so; asking again changes nothing.
     Final(RootError),
-    /// No use asking again, and no answer about the key either.
+    /// No use asking again, though nothing was said about the key.
     Hopeless(&'static str),
     /// Another attempt may do better.
     Passing(&'static str),

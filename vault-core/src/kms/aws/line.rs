@@ -73,8 +73,9 @@ impl Line {
                     right.answered();
                     return Err(error);
                 }
+                // A refusal is an answer: else one odd request could shut the key for all others.
                 Err(Failure::Hopeless(why)) => {
-                    right.failed();
+                    right.answered();
                     return Err(RootError::Unavailable(why));
                 }
                 Err(Failure::Passing(why)) => {
