@@ -3,6 +3,7 @@
 #![cfg(all(feature = "aws", feature = "dev"))]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, reason = "tests")]
 
+#[expect(dead_code, reason = "shared by several test programs, each of which uses a part")]
 #[path = "common/fault_proxy.rs"]
 mod fault_proxy;
 #[expect(dead_code, reason = "shared by several test programs, each of which uses a part")]

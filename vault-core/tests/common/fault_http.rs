@@ -15,15 +15,18 @@ struct Message {
     body: Vec<u8>,
 }
 
+/// What becomes of a body.
+type Alter = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 /// A fault of HTTP.
 #[derive(Clone)]
 pub(crate) enum HttpFault {
     /// Everything is answered with this status and body, and nothing is passed on.
     Answer(u16, String),
     /// The answer's body is altered; the length is put right.
-    Edit(Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
+    Edit(Arc<Alter>),
     /// The request's body is altered.
-    Redirect(Arc<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>),
+    Redirect(Arc<Alter>),
     /// The answer promises its whole length and ends in the middle of its body.
     CutInBody,
 }

@@ -100,7 +100,6 @@ pub(crate) struct FaultProxy {
 
 impl FaultProxy {
     /// A relay of bytes.
-    #[expect(dead_code, reason = "for services that do not speak HTTP; each test program uses a part")]
     pub(crate) fn tcp(upstream: SocketAddr) -> Self {
         Self::new(upstream, relay)
     }
@@ -226,7 +225,11 @@ fn relay(shared: &Shared, client: TcpStream) -> io::Result<()> {
     let mut allowed = usize::MAX;
     match shared.fault() {
         Fault::Hang => return hang(&client),
-        Fault::Garbage => return (&client).write_all(&noise()),
+        Fault::Garbage => {
+            // After the question, so that the end of the connection does not overtake the noise.
+            let _asked = (&client).read(&mut [0; 4096])?;
+            return (&client).write_all(&noise());
+        }
         Fault::CutAfter(bytes) => allowed = bytes,
         Fault::None | Fault::Slow(_) | Fault::Down => {}
         Fault::Http(_) => panic!("this relay knows nothing of HTTP"),
