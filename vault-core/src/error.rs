@@ -44,6 +44,9 @@ pub enum Error {
         /// What it did, without data.
         why: &'static str,
     },
+    /// Something outside answered as it never does by itself. The call was denied, nothing of the answer was used, and
+    /// somebody has to look: the gateway logs it.
+    Alarm(&'static str),
     /// A file of ours is damaged. Nothing was changed on disk.
     Corrupt {
         /// Which file or structure.
@@ -141,6 +144,7 @@ impl fmt::Display for Error {
             Self::Unavailable { dependency, why } => write!(f, "{} unavailable: {why}", dependency.name()),
             Self::RootKey { root, retry: true, why } => write!(f, "root key {root} unavailable: {why}"),
             Self::RootKey { root, why, .. } => write!(f, "not possible in this state: {why} (root key {root})"),
+            Self::Alarm(what) => write!(f, "alarm: {what}"),
             Self::Corrupt { what, at } => write!(f, "{what} is damaged: {at}"),
         }
     }

@@ -167,7 +167,8 @@ fn an_altered_backup_is_refused_before_a_row_is_written() {
         ("something behind the end".into(), [bytes.clone(), vec![0, 0, 0, 1, 0]].concat()),
         ("nothing".into(), Vec::new()),
     ];
-    for at in (0..start.len()).step_by(23).chain([start.len() + 10, start.len() + 40, bytes.len() / 2, bytes.len() - 1]) {
+    for at in (0..start.len()).step_by(23).chain([start.len() + 10, start.len() + 40, bytes.len() / 2, bytes.len() - 1])
+    {
         let mut one = bytes.clone();
         one[at] ^= 1;
         bad.push((format!("byte {at} altered"), one));

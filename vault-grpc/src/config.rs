@@ -1,5 +1,7 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod limits;
 mod read;
 mod roots;
@@ -144,6 +146,9 @@ pub struct Config {
     pub audit_key: NamedFile,
     /// The root keys.
     pub roots: Roots,
+    /// How AWS KMS is asked; `None` if it is not.
+    #[cfg(feature = "aws")]
+    pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
     /// Bounds of connections and calls.

@@ -26,6 +26,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::Unavailable { .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
         Error::RootKey { retry: true, .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
         Error::RootKey { .. } => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+        Error::Alarm(_) => (Code::FailedPrecondition, "ALARM"),
         Error::Corrupt { .. } => (Code::DataLoss, "DAMAGED"),
         // `Error` may grow; what is not known here is told as little as possible.
         _ => (Code::Internal, "INTERNAL"),
@@ -71,6 +72,10 @@ fn status_with(error: &Error, mut metadata: HashMap<String, String>) -> Status {
                 Error::FailedPrecondition(why).to_string()
             }
         }
+        Error::Alarm(_) => {
+            alarm(error);
+            error.to_string()
+        }
         // Which file is damaged, and where, is for the operator's log.
         Error::Corrupt { .. } => {
             log(&Event::Failed { what: "answer a call", error: error.clone() });
@@ -82,8 +87,16 @@ fn status_with(error: &Error, mut metadata: HashMap<String, String>) -> Status {
     Status::with_error_details(code, message, details)
 }
 
+/// An alarm is logged wherever it is answered, whole calls and items of a batch alike.
+fn alarm(error: &Error) {
+    log(&Event::Failed { what: "trust an answer", error: error.clone() });
+}
+
 /// An error as the answer to one item of a batch.
 pub fn item_error(error: &Error) -> ItemError {
+    if matches!(error, Error::Alarm(_)) {
+        alarm(error);
+    }
     let (code, reason) = code_and_reason(error);
     let field = match error {
         Error::Invalid { field, .. } => field.clone(),
@@ -121,6 +134,10 @@ mod tests {
             let metadata = to_operator(&root(retry)).get_details_error_info().unwrap().metadata;
             assert_eq!(metadata["root_key_id"], "hsm:root-7");
         }
+        let alarm = status(&Error::Alarm("another key answered"));
+        assert_eq!(alarm.code(), Code::FailedPrecondition);
+        assert_eq!(alarm.get_details_error_info().unwrap().reason, "ALARM");
+        assert_eq!(item_error(&Error::Alarm("another key answered")).reason, "ALARM");
         assert_eq!(status(&Error::Unopenable).get_details_error_info().unwrap().reason, "UNOPENABLE");
     }
 }

@@ -1,10 +1,8 @@
 //! `lint`: formatting, clippy, documentation, protocol.
 
 use crate::prerequisites;
-use crate::run::{cargo, program, root, run};
+use crate::run::{FEATURES, cargo, program, root, run};
 use crate::say;
-
-const EVERYTHING: &str = "vault-core/dev,vault-core/pkcs11,vault-grpc/pkcs11";
 
 /// Runs all of them, whether or not one before failed; whether all are clean.
 pub(crate) fn lint() -> bool {
@@ -12,15 +10,15 @@ pub(crate) fn lint() -> bool {
     let mut good = run(&mut cargo(&["fmt", "--all", "--", "--check"]));
     say::heading("clippy");
     good &=
-        run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--features", EVERYTHING, "--", "-D", "warnings"]));
+        run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"]));
     say::heading("clippy, as releases are built");
     let release = ["clippy", "-p", "vault-grpc", "--no-default-features"];
-    for features in ["", "pkcs11"] {
+    for features in ["", "aws", "pkcs11"] {
         let all = [&release[..], &["--features", features, "--", "-D", "warnings"]].concat();
         good &= run(&mut cargo(&all));
     }
     say::heading("documentation");
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", EVERYTHING]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", FEATURES]);
     good &= run(doc.env("RUSTDOCFLAGS", "-D warnings"));
     say::heading("protocol");
     match prerequisites::buf() {

@@ -45,10 +45,20 @@ fn once(dir: &Path, stamp: &str, make: impl FnOnce() -> Result<(), String>) -> R
 
 /// The interpreter with every package of `xtask/requirements.txt`.
 pub(crate) fn python() -> Result<PathBuf, String> {
-    let requirements = root().join("xtask/requirements.txt");
-    let dir = tools().join("venv");
+    venv("venv", "xtask/requirements.txt")
+}
+
+/// The interpreter with LocalStack, whose packages do not agree with the others'.
+pub(crate) fn localstack() -> Result<PathBuf, String> {
+    venv("localstack", "xtask/localstack-requirements.txt")
+}
+
+/// The interpreter of a virtual environment with every package that a file of the workspace lists.
+fn venv(name: &str, list: &str) -> Result<PathBuf, String> {
+    let requirements = root().join(list);
+    let dir = tools().join(name);
     let python = dir.join("bin/python3");
-    let stamp = fs::read_to_string(&requirements).map_err(|error| format!("xtask/requirements.txt: {error}"))?;
+    let stamp = fs::read_to_string(&requirements).map_err(|error| format!("{list}: {error}"))?;
     once(&dir, &stamp, || {
         let make = || run(program("python3").args(["-m", "venv", "--clear"]).arg(&dir));
         if !works(program("python3").args(["-c", "import ensurepip, venv"])) {
@@ -61,7 +71,7 @@ pub(crate) fn python() -> Result<PathBuf, String> {
         if run(program(&python).args(pip).arg(&requirements)) {
             Ok(())
         } else {
-            Err("the packages of xtask/requirements.txt could not be installed; see above".into())
+            Err(format!("the packages of {list} could not be installed; see above"))
         }
     })?;
     Ok(python)

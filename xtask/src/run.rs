@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use crate::say;
 
+/// Every feature, for tests, lints and documentation.
+pub(crate) const FEATURES: &str = "vault-core/dev,vault-grpc/aws,vault-grpc/pkcs11";
+
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -4,12 +4,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::prerequisites;
-use crate::run::{cargo, is_ci, run_lines_within, shown};
+use crate::run::{FEATURES, cargo, is_ci, run_lines_within, shown};
 use crate::say;
 use crate::summary::{Run, Summary};
 
-/// What tests are built with: all that this machine can try.
-const DEV: &str = "vault-core/dev,vault-core/pkcs11,vault-grpc/pkcs11";
+/// What release builds are tested with: what the benches are built with.
+const DEV: &str = "vault-core/dev";
 /// How often the gateway is killed in `--long`.
 const LONG_KILL_CYCLES: &str = "200";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
@@ -24,6 +24,11 @@ pub(crate) fn test(long: bool) -> bool {
         Ok(python) => say::line(format_args!("python: {}", python.display())),
         Err(reason) => say::line(format_args!("python: MISSING: {reason}")),
     }
+    let localstack = prerequisites::localstack();
+    match &localstack {
+        Ok(python) => say::line(format_args!("LocalStack: {}", python.display())),
+        Err(reason) => say::line(format_args!("LocalStack: MISSING: {reason}")),
+    }
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
     }
@@ -33,10 +38,12 @@ pub(crate) fn test(long: bool) -> bool {
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);
-        match &python {
-            Ok(python) => command.env("BLINDVAULT_PYTHON", python),
-            Err(_) => command.env_remove("BLINDVAULT_PYTHON"),
-        };
+        for (name, found) in [("BLINDVAULT_PYTHON", &python), ("BLINDVAULT_LOCALSTACK_PYTHON", &localstack)] {
+            match found {
+                Ok(python) => command.env(name, python),
+                Err(_) => command.env_remove(name),
+            };
+        }
         if is_ci() {
             command.env("BLINDVAULT_REQUIRE", "1");
         }
@@ -52,7 +59,7 @@ pub(crate) fn test(long: bool) -> bool {
     let with = |args: &[&str]| cargo(&[args, &shown_output].concat());
     add(
         "all crates, and the examples in their documentation",
-        with(&["test", "--workspace", "--features", DEV, "--no-fail-fast"]),
+        with(&["test", "--workspace", "--features", FEATURES, "--no-fail-fast"]),
     );
     // Only a release build keeps this promise. With the whole workspace selected, as for the benches: cargo then builds
     // the dependencies once for both.

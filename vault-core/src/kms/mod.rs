@@ -1,6 +1,8 @@
 //! Root keys: the top of the hierarchy, kept where this process cannot read them. [`RootKey`] is the seam; [`Roots`] are
 //! those of an installation, [`Custody`] says which of them hold a tenant's key.
 
+#[cfg(feature = "aws")]
+pub mod aws;
 #[cfg(feature = "dev")]
 mod local;
 #[cfg(feature = "pkcs11")]
@@ -96,8 +98,17 @@ impl EncryptionContext {
 pub enum RootError {
     /// The wrapped key was not wrapped by this root, or for another context, or it was altered.
     NotMine,
-    /// The root key is disabled or being deleted, perhaps by the customer who owns it.
+    /// The root key is disabled, perhaps by the customer who owns it.
     Disabled,
+    /// The root key is being deleted, or in another state in which it does nothing.
+    InvalidState,
+    /// Whoever owns the root key does not let this installation use it.
+    Forbidden,
+    /// There is no such root key, or no longer.
+    Missing,
+    /// The answer names another root key than the one that was asked. Nothing of it was used. An alarm: it never
+    /// happens by itself.
+    WrongKey,
     /// The root could not be asked, or gave no usable answer.
     Unavailable(&'static str),
 }
@@ -115,6 +126,14 @@ impl From<RootError> for Error {
         match error {
             RootError::NotMine => Self::FailedPrecondition("the root key does not open this tenant's key"),
             RootError::Disabled => Self::FailedPrecondition("the tenant's root key is disabled"),
+            RootError::InvalidState => {
+                Self::FailedPrecondition("the tenant's root key is being deleted or otherwise out of use")
+            }
+            RootError::Forbidden => {
+                Self::FailedPrecondition("the owner of the tenant's root key does not let this installation use it")
+            }
+            RootError::Missing => Self::FailedPrecondition("the tenant's root key does not exist"),
+            RootError::WrongKey => Self::Alarm("the root key service answered with another key; it was not used"),
             RootError::Unavailable(why) => Self::unavailable(Dependency::RootKey, why),
         }
     }

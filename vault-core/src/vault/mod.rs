@@ -220,7 +220,7 @@ const fn reason(error: &Error) -> &'static str {
         Error::Unopenable => "the envelope does not open",
         Error::NotFound(_) => "no such resource",
         Error::AlreadyExists(_) => "the resource exists already",
-        Error::FailedPrecondition(why) | Error::Conflict(why) => why,
+        Error::FailedPrecondition(why) | Error::Conflict(why) | Error::Alarm(why) => why,
         Error::Unavailable { why, .. } | Error::RootKey { why, .. } => why,
         Error::Corrupt { .. } => "a file of the vault is damaged",
     }

@@ -25,9 +25,23 @@ pub enum Absent {
 pub fn roots(config: &Config, absent: Absent) -> Result<Arc<Roots>, ConfigError> {
     let config::Roots { roots, default, prefer, .. } = &config.roots;
     let mut builder = Roots::builder().watch(tell);
+    #[cfg(feature = "aws")]
+    let aws = aws(config)?;
+    #[cfg(feature = "aws")]
+    if let Some(provider) = &aws {
+        builder = builder.provider("aws-kms", Arc::clone(provider) as _);
+    }
     let mut ids = BTreeMap::new();
     for named in roots {
-        let root = open(named, absent == Absent::Tolerated && roots.len() > 1)?;
+        let tolerant = absent == Absent::Tolerated && roots.len() > 1;
+        let root = match &named.root {
+            #[cfg(feature = "aws")]
+            Root::AwsKms(arn) => aws
+                .as_ref()
+                .and_then(|provider| provider.key(arn))
+                .ok_or_else(|| named.error("the key is not one that [aws] allows"))?,
+            _ => open(named, tolerant)?,
+        };
         ids.insert(named.name.as_str(), RootId::parse(root.id()).map_err(|error| named.error(error))?);
         builder = builder.root(root).map_err(|error| named.error(error))?;
     }
@@ -57,7 +71,20 @@ fn open(named: &NamedRoot, tolerant: bool) -> Result<Arc<dyn RootKey>, ConfigErr
         Root::Pkcs11(pkcs11) => in_module(named, pkcs11, tolerant),
         #[cfg(not(feature = "pkcs11"))]
         Root::Pkcs11(_) => Err(named.error("this build has no PKCS#11; it needs feature `pkcs11`")),
+        #[cfg(feature = "aws")]
+        Root::AwsKms(_) => Err(named.error("a key of AWS KMS comes from its provider")),
     }
+}
+
+/// Keys of AWS KMS, whose calls run on the runtime that this is called on. Nothing is asked of AWS yet.
+#[cfg(feature = "aws")]
+fn aws(config: &Config) -> Result<Option<Arc<vault_core::kms::aws::AwsKmsProvider>>, ConfigError> {
+    let Some(settings) = &config.aws else { return Ok(None) };
+    let refuse = |why: String| ConfigError::new(format!("{}, aws", config.file.display()), why);
+    let runtime = tokio::runtime::Handle::try_current().map_err(|error| refuse(error.to_string()))?;
+    let clock = Arc::new(vault_core::time::SystemClock);
+    let provider = vault_core::kms::aws::AwsKmsProvider::new(settings.clone(), runtime, clock);
+    provider.map(|provider| Some(Arc::new(provider))).map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(feature = "pkcs11")]

@@ -31,6 +31,9 @@ pub(super) fn init(dir: &Path) -> ExitCode {
 }
 
 pub(super) fn check(config: &Path) -> ExitCode {
+    // Root keys of AWS KMS want a runtime to live on, though nothing is asked of them here.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let _entered = runtime.as_ref().ok().map(tokio::runtime::Runtime::enter);
     match Config::load(config).and_then(|config| build::check(&config)) {
         Ok(checked) => {
             let (policies, workloads) = (checked.policies, checked.workloads);

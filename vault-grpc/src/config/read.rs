@@ -28,6 +28,8 @@ struct Raw {
     #[serde(default)]
     roots: BTreeMap<Text, Spanned<RawRoot>>,
     custody: Option<Spanned<RawCustody>>,
+    #[cfg(feature = "aws")]
+    aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
     #[serde(default)]
     limits: RawLimits,
@@ -153,6 +155,9 @@ impl Reader<'_> {
                 _ => return Err(self.refuse(format.span().start, "logs.format", "must be \"json\" or \"text\"")),
             },
         };
+        let roots = self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?;
+        #[cfg(feature = "aws")]
+        let aws = self.aws(raw.aws.as_ref(), &roots)?;
         let config = Config {
             file: self.file.to_owned(),
             environment,
@@ -162,7 +167,9 @@ impl Reader<'_> {
             store: self.file(&raw.store.path, "store.path")?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
-            roots: self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?,
+            roots,
+            #[cfg(feature = "aws")]
+            aws,
             policy: Policy {
                 schema: self.file(&raw.policy.schema, "policy.schema")?,
                 policies: self.files(&raw.policy.policies, "policy.policies")?,

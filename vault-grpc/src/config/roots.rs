@@ -20,6 +20,9 @@ pub enum Root {
     Local(NamedFile),
     /// A key in a hardware security module.
     Pkcs11(Pkcs11),
+    /// A key of AWS KMS.
+    #[cfg(feature = "aws")]
+    AwsKms(vault_core::kms::aws::KeyArn),
 }
 
 /// A key in a hardware security module.
@@ -104,7 +107,36 @@ pub(super) struct RawCustody {
     prefer: Vec<Text>,
 }
 
+impl Roots {
+    /// Those of AWS KMS.
+    #[cfg(feature = "aws")]
+    fn of_aws(&self) -> Vec<&vault_core::kms::aws::KeyArn> {
+        fn arn(named: &NamedRoot) -> Option<&vault_core::kms::aws::KeyArn> {
+            match &named.root {
+                Root::AwsKms(arn) => Some(arn),
+                _ => None,
+            }
+        }
+        self.roots.iter().filter_map(arn).collect()
+    }
+}
+
 impl Reader<'_> {
+    /// The settings for AWS KMS: as written, or the defaults if a root key lies there.
+    #[cfg(feature = "aws")]
+    pub(super) fn aws(
+        &self,
+        raw: Option<&Spanned<super::aws::RawAws>>,
+        roots: &Roots,
+    ) -> Result<Option<vault_core::kms::aws::AwsKmsSettings>, ConfigError> {
+        let keys = roots.of_aws();
+        match raw {
+            Some(raw) => super::aws::settings(self, raw.get_ref(), &keys, raw.span().start).map(Some),
+            None if keys.is_empty() => Ok(None),
+            None => super::aws::settings(self, &super::aws::RawAws::default(), &keys, 0).map(Some),
+        }
+    }
+
     pub(super) fn roots(
         &self,
         one: Option<&Spanned<RawRoot>>,
@@ -222,6 +254,7 @@ impl Reader<'_> {
         let foreign = match kind {
             "local" => of_pkcs11.as_slice(),
             "pkcs11" => of_local.as_slice(),
+            "aws-kms" => &[&of_local[..], &of_pkcs11[..2], &of_pkcs11[3..]].concat(),
             _ => &[],
         };
         if let Some((name, span)) = foreign.iter().find_map(|(name, span)| Some((name, span.as_ref()?))) {
@@ -236,7 +269,16 @@ impl Reader<'_> {
             "local" => refuse("kind", "\"local\" exists in development builds only"),
             "pkcs11" if cfg!(feature = "pkcs11") => self.pkcs11(key, raw).map(Root::Pkcs11),
             "pkcs11" => refuse("kind", "this build has no PKCS#11; it needs feature `pkcs11`"),
-            _ => refuse("kind", "must be a kind of root key: \"pkcs11\" (feature pkcs11) or \"local\" (dev)"),
+            #[cfg(feature = "aws")]
+            "aws-kms" => match &raw.key {
+                Some(arn) => Ok(Root::AwsKms(super::aws::arn(self, arn, &format!("{key}.key"))?)),
+                None => refuse("key", "an AWS KMS root key needs the ARN of its key"),
+            },
+            #[cfg(not(feature = "aws"))]
+            "aws-kms" => refuse("kind", "this build has no AWS KMS; it needs feature `aws`"),
+            _ => {
+                refuse("kind", "must be a kind of root key: \"aws-kms\" (aws), \"pkcs11\" (pkcs11) or \"local\" (dev)")
+            }
         }
     }
 

@@ -96,6 +96,75 @@ fn every_error_names_line_key_and_expectation() {
     }
 }
 
+/// `GOOD` with a root key in AWS KMS: `[root]` stays at line 20, `key` is line 22, `[aws]` line 23.
+#[cfg(feature = "aws")]
+fn aws(lines: &str) -> String {
+    let root = "[root]\nkind = \"aws-kms\"\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/12\"\n[aws]\n";
+    GOOD.replace("[root]\nkind = \"local\"\npath = \"root.key\"\n", &format!("{root}{lines}\n"))
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn a_kms_key_is_read_with_its_settings() {
+    use std::time::Duration;
+    use vault_core::kms::aws::{AwsKmsSettings, CredentialSource, KeyArn};
+    use vault_grpc::config::Root;
+    let key = KeyArn::parse("arn:aws:kms:eu-west-1:111122223333:key/12").unwrap();
+    let config = parse(&aws("")).unwrap();
+    assert_eq!(config.root, Root::AwsKms(key.clone()));
+    assert_eq!(config.aws, Some(AwsKmsSettings { keys: vec![key.clone()], ..AwsKmsSettings::default() }));
+    assert_eq!(parse(&aws("").replace("[aws]", "")).unwrap().aws, config.aws, "the defaults, without a table");
+    assert_eq!(parse(GOOD).unwrap().aws, None);
+    let all = "accounts = [\"111122223333\"]\nregions = [\"eu-west-1\"]\nhome_region = \"eu-west-1\"\n\
+               endpoints = { eu-west-1 = \"https://kms.example\" }\ncredentials = [\"web-identity\", \"profile\"]\n\
+               profile_file = \"credentials\"\nprofile = \"vault\"\ndeadline_ms = 1000\ncalls_per_key = 3\n\
+               calls_per_region = 4\nbreaker_failures = 5\nbreaker_pause_ms = 6000";
+    let read = parse(&aws(all)).unwrap().aws.unwrap();
+    assert_eq!(
+        (read.keys, read.accounts, read.regions),
+        (vec![key], vec!["111122223333".into()], vec!["eu-west-1".into()])
+    );
+    assert_eq!(read.endpoints["eu-west-1"], "https://kms.example");
+    assert_eq!(read.credentials.sources, [CredentialSource::WebIdentity, CredentialSource::Profile]);
+    assert_eq!(read.credentials.profile_file.as_deref(), Some(Path::new("/etc/blindvault/credentials")));
+    assert_eq!((read.home_region.as_deref(), read.credentials.profile.as_deref()), (Some("eu-west-1"), Some("vault")));
+    // An attempt is never longer than the whole.
+    assert_eq!((read.deadline, read.attempt), (Duration::from_secs(1), Duration::from_secs(1)));
+    assert_eq!((read.calls_per_key, read.calls_per_region), (3, 4));
+    assert_eq!((read.breaker.failures, read.breaker.pause), (5, Duration::from_secs(6)));
+}
+
+#[cfg(feature = "aws")]
+#[test]
+fn every_error_about_aws_names_line_key_and_expectation() {
+    let table = [
+        ("keys = [\"alias/vault\"]", 24, "aws.keys", "the ARN of a key"),
+        ("accounts = [\"1\"]\nregions = [\"eu-west-1\"]", 24, "aws.accounts[0]", "12 digits"),
+        ("accounts = [\"111122223333\"]", 23, "aws.regions", "go together"),
+        ("\nendpoints = { eu-west-1 = \"http://kms.example\" }", 25, "aws.endpoints.eu-west-1", "https://"),
+        ("home_region = \"Europe\"", 24, "aws.home_region", "a region such as"),
+        ("credentials = [\"environment\"]", 24, "aws.credentials", "must be \"profile\""),
+        ("credentials = []", 24, "aws.credentials", "at least one"),
+        ("profile_file = \"\"", 24, "aws.profile_file", "must name a file"),
+        ("deadline_ms = 99", 24, "aws.deadline_ms", "100 ms to 60 s"),
+        ("attempt_ms = 6000", 24, "aws.attempt_ms", "to the deadline"),
+        ("calls_per_key = 0", 24, "aws.calls_per_key", "1 to 1024"),
+        ("calls_per_region = 0", 24, "aws.calls_per_region", "1 to 4096"),
+        ("breaker_failures = 0", 24, "aws.breaker_failures", "1 to 1000"),
+        ("breaker_pause_ms = 0", 24, "aws.breaker_pause_ms", "100 ms to 5 min"),
+        ("secret_access_key = \"x\"", 24, "", "unknown field `secret_access_key`"),
+    ];
+    for (lines, line, key, why) in table {
+        let error = parse(&aws(lines)).unwrap_err().to_string();
+        let place = if key.is_empty() { format!("line {line}:") } else { format!("line {line}, {key}:") };
+        assert!(error.contains(&place) && error.contains(why), "{lines}: {error}");
+    }
+    let alias = aws("").replace("key/12", "alias/12");
+    assert!(parse(&alias).unwrap_err().to_string().contains("line 22, root.key: must be the ARN"));
+    let none = aws("").replace("key = \"arn:aws:kms:eu-west-1:111122223333:key/12\"\n", "");
+    assert!(parse(&none).unwrap_err().to_string().contains("line 21, root.key: an AWS KMS root key needs"));
+}
+
 #[test]
 fn no_error_repeats_a_value_of_the_wrong_type() {
     let error = parse(&GOOD.replace("max_streams = 10", "max_streams = \"hunter2, expected\"")).unwrap_err();
