@@ -14,6 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use fixture::{People, because, call, context, dataset, open_vault_under, target, tenant};
 use flaky::{Flaky, Mode, Told};
 use pollster::block_on;
@@ -22,6 +24,7 @@ use vault_core::id::KeyVersion;
 use vault_core::keys::CacheSettings;
 use vault_core::kms::{
     Custody, EncryptionContext, Layer, RootError, RootEvent, RootId, RootKey, RootProvider, Roots, RootsBuilder,
+    Wrapping,
 };
 use vault_core::policy::{BASELINE_POLICIES, BASELINE_SCHEMA, PolicySet, Source};
 use vault_core::store::{EmbeddedStore, Expect, Store, Table, Write};
@@ -212,6 +215,30 @@ fn the_layers_of_a_split_key_do_not_pass_for_each_other() {
     assert_eq!(block_on(b.open(&made.wrapped, &outer)).err(), Some(RootError::NotMine));
     assert_eq!(block_on(b.unwrap(&made.wrapped, &key)).err(), Some(RootError::NotMine));
     assert!(block_on(b.open(&sealed, &outer)).is_ok_and(|inner| inner == made.wrapped));
+}
+
+#[test]
+fn what_is_kept_of_a_split_key_is_sealed_by_the_outer_root_for_that_purpose() {
+    let place = Place::new(2);
+    let roots = place.builder(&[0, 1]).build(place.split(0, 1)).unwrap();
+    let key = EncryptionContext {
+        instance: "test".into(),
+        tenant: Some(tenant("acme")),
+        version: KeyVersion::FIRST,
+        layer: Layer::TenantKey,
+    };
+    let (made, wrapping) = block_on(roots.generate(&place.split(0, 1), &key)).unwrap();
+    let json = serde_json::to_value(&wrapping).unwrap();
+    assert_eq!(serde_json::from_value::<Wrapping>(json.clone()).unwrap(), wrapping);
+    let sealed = STANDARD_NO_PAD.decode(json["split"]["sealed"].as_str().unwrap()).unwrap();
+    let outer = EncryptionContext { layer: Layer::Outer, ..key.clone() };
+    assert_eq!(block_on(place.roots[1].open(&sealed, &key)).err(), Some(RootError::NotMine));
+    let inner = block_on(place.roots[1].open(&sealed, &outer)).unwrap();
+    assert!(block_on(place.roots[0].unwrap(&inner, &key)).unwrap() == made);
+    // Erased, it names its roots still and opens nothing.
+    let erased = wrapping.erased();
+    assert_eq!(erased.custody(), wrapping.custody());
+    assert!(block_on(roots.unwrap(&erased, &key)).is_err());
 }
 
 #[test]
