@@ -111,7 +111,7 @@ fn a_kms_key_is_read_with_its_settings() {
     use vault_grpc::config::Root;
     let key = KeyArn::parse("arn:aws:kms:eu-west-1:111122223333:key/12").unwrap();
     let config = parse(&aws("")).unwrap();
-    assert_eq!(config.root, Root::AwsKms(key.clone()));
+    assert_eq!(config.roots.roots.first().map(|named| named.root.clone()), Some(Root::AwsKms(key.clone())));
     assert_eq!(config.aws, Some(AwsKmsSettings { keys: vec![key.clone()], ..AwsKmsSettings::default() }));
     assert_eq!(parse(&aws("").replace("[aws]", "")).unwrap().aws, config.aws, "the defaults, without a table");
     assert_eq!(parse(GOOD).unwrap().aws, None);
