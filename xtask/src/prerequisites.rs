@@ -1,5 +1,6 @@
-//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, `buf`, a C++ compiler, cargo-fuzz. Each is
-//! installed when it is missing, in exact versions, and all but Debian's packages below the target directory.
+//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, PostgreSQL, `buf`, a C++
+//! compiler, cargo-fuzz. Each is installed when it is missing, in exact versions, and all but Debian's packages below
+//! the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -70,6 +71,14 @@ pub(crate) fn python() -> Result<PathBuf, String> {
 /// `strace`, which counts system calls.
 pub(crate) fn strace() -> Result<(), String> {
     if works(program("strace").arg("--version")) { Ok(()) } else { debian(&["strace"]) }
+}
+
+/// The programs of a PostgreSQL server: the tests start their own. The package starts one too where it may; nobody asks
+/// that one anything.
+pub(crate) fn postgres() -> Result<(), String> {
+    let installed = fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|mut versions| versions.any(|found| found.is_ok_and(|at| at.path().join("bin/initdb").exists())));
+    if installed { Ok(()) } else { debian(&["postgresql"]) }
 }
 
 /// `buf`, from npm.

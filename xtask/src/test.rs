@@ -26,6 +26,9 @@ pub(crate) fn test(long: bool) -> bool {
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
     }
+    if let Err(reason) = prerequisites::postgres() {
+        say::line(format_args!("postgresql: MISSING: {reason}"));
+    }
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);
