@@ -20,7 +20,7 @@ use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, RootKey};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
-use crate::store::{Expect, Row, Store, Table};
+use crate::store::{Expect, Row, Store, Table, Watcher};
 use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
@@ -144,6 +144,7 @@ impl Keyring {
             parts,
         });
         let weak = Arc::downgrade(&keyring);
+        keyring.parts.store.watch(weak.clone());
         thread::Builder::new()
             .name("vault-key-expiry".into())
             .spawn(move || sweep(&weak))
@@ -191,6 +192,12 @@ impl Keyring {
         }
     }
 
+    /// A row for a data call, perhaps from memory: see [`Store::get_cached`].
+    async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+        let row = self.parts.store.get_cached(table, key).await?;
+        row.map(|row| rows::decode(table, &row)).transpose()
+    }
+
     pub(super) async fn tenant_row(&self, tenant: &TenantId) -> Result<Option<(TenantRow, Row)>, Error> {
         self.row(Table::Tenants, &rows::tenant_key(tenant)).await
     }
@@ -200,12 +207,13 @@ impl Keyring {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Corrupt`] from the store.
     pub async fn facts(&self, tenant: &TenantId, dataset: &DatasetId) -> Result<Option<Facts>, Error> {
-        let Some((row, _)) = self.tenant_row(tenant).await? else { return Ok(None) };
-        let declared = self.row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
+        let Some(row) = self.known_row::<TenantRow>(Table::Tenants, &rows::tenant_key(tenant)).await? else {
+            return Ok(None);
+        };
+        let declared = self.known_row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
         Ok(Some(Facts {
             suspended: row.state != TenantState::Active,
-            dataset: declared
-                .map(|(row, _)| DatasetFacts { classification: row.classification, residency: row.residency }),
+            dataset: declared.map(|row| DatasetFacts { classification: row.classification, residency: row.residency }),
         }))
     }
 
@@ -216,7 +224,7 @@ impl Keyring {
     pub async fn plan_sealing(&self, resource: &Resource) -> Result<SealingPlan, Error> {
         let scope = scope_of(resource)?;
         let key = rows::active_key(&scope.tenant, &scope.dataset, scope.subject.as_ref());
-        if let Some((active, _)) = self.row::<ActiveKeyRow>(Table::ActiveKeys, &key).await? {
+        if let Some(active) = self.known_row::<ActiveKeyRow>(Table::ActiveKeys, &key).await? {
             let key = KeyRef::new(active.id()?, KeyVersion(active.version));
             return Ok(SealingPlan { key, fresh: false });
         }
@@ -232,7 +240,7 @@ impl Keyring {
     pub async fn plan_opening(&self, resource: &Resource, id: KeyId) -> Result<Option<OpeningPlan>, Error> {
         let scope = scope_of(resource)?;
         let key = rows::data_key_key(&scope.tenant, id);
-        let Some((row, _)) = self.row::<DataKeyRow>(Table::DataKeys, &key).await? else { return Ok(None) };
+        let Some(row) = self.known_row::<DataKeyRow>(Table::DataKeys, &key).await? else { return Ok(None) };
         let same_scope = row.dataset == scope.dataset.as_str()
             && row.subject.as_deref() == scope.subject.as_ref().map(Subject::as_str);
         let opens = matches!(row.state, KeyState::Active | KeyState::DecryptOnly);
@@ -296,8 +304,8 @@ impl Keyring {
         self.data_keys
             .get_or_load(&name, async || {
                 let row_key = rows::data_key_key(&scope.tenant, key.key_id);
-                let (row, _) = self
-                    .row::<DataKeyRow>(Table::DataKeys, &row_key)
+                let row = self
+                    .known_row::<DataKeyRow>(Table::DataKeys, &row_key)
                     .await?
                     .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
                 self.unwrap_data_key(scope, key, &row).await
@@ -377,8 +385,8 @@ impl Keyring {
     }
 
     async fn load_wrapping_key(&self, tenant: &TenantId, version: KeyVersion) -> Result<WrappingKey, Error> {
-        let (row, _) = self
-            .row::<TenantKeyRow>(Table::TenantKeys, &rows::tenant_key_key(tenant, version))
+        let row = self
+            .known_row::<TenantKeyRow>(Table::TenantKeys, &rows::tenant_key_key(tenant, version))
             .await?
             .ok_or_else(|| Error::corrupt("store", "table tenant_keys: a version in use has no row"))?;
         if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
@@ -411,12 +419,21 @@ impl Keyring {
     }
 
     async fn load_side_key(&self, tenant: &TenantId, kind: &'static str) -> Result<SideKey, Error> {
-        let (row, _) = self
-            .row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
+        let row = self
+            .known_row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
             .await?
             .ok_or(Error::NotFound("tenant"))?;
         let version = KeyVersion(row.tenant_key_version);
         self.with_wrapping_key(tenant, version, |wrapping| wrapping.unwrap_side(kind, &row.wrapped).map(SideKey)).await
+    }
+}
+
+impl Watcher for Keyring {
+    fn changed(&self, tenant: Option<&[u8]>) {
+        match tenant.and_then(|id| TenantId::parse(std::str::from_utf8(id).ok()?).ok()) {
+            Some(tenant) => self.evict_tenant(&tenant),
+            None => self.evict_all(),
+        }
     }
 }
 

@@ -36,7 +36,10 @@ impl From<tokio_postgres::Error> for Fault {
         let code = said.code();
         // By class, then what deserves a word of its own.
         match (code.code().get(..2), code) {
-            (Some("40"), _) | (_, &SqlState::LOCK_NOT_AVAILABLE) => Self::Again,
+            (Some("40"), _) => Self::Again,
+            (_, &SqlState::LOCK_NOT_AVAILABLE) => {
+                Self::Refused("another transaction held a row for longer than a statement may take")
+            }
             (_, &SqlState::QUERY_CANCELED) => Self::Refused("a statement took longer than its limit"),
             (Some("57"), _) => Self::Lost("the database is starting or stopping"),
             (_, &SqlState::TOO_MANY_CONNECTIONS) => Self::Lost("the database takes no more connections"),

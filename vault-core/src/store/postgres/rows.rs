@@ -1,7 +1,6 @@
 //! Reading rows, and committing batches of them.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use tokio::time::timeout;
 use tokio_postgres::types::{ToSql, Type};
@@ -169,7 +168,7 @@ impl Shared {
                     self.pool.give_back(loan);
                     return Ok(());
                 }
-                // Rolled back, as an error of ours is.
+                // Dropping the transaction has sent its ROLLBACK ahead of what comes next.
                 Err(Stop::Error(error @ Error::Conflict(_))) => {
                     self.pool.give_back(loan);
                     return Err(error);
@@ -186,17 +185,21 @@ impl Shared {
         }
     }
 
-    /// One transaction. After a fault its connection is of no use.
+    /// One transaction. Unless it commits it is rolled back; after a fault its connection is of no use.
     async fn attempt(&self, client: &mut Client, batch: &[Stored]) -> Result<(), Stop> {
-        let work = timeout(self.limit, client.transaction()).await.map_err(|_| SLOW)??;
-        // Each statement has its own limit on the server; this bounds all of them.
-        match timeout(self.limit * 2, self.write(&work, batch)).await.map_err(|_| SLOW)? {
-            Ok(()) => ended(self.limit, work).await,
-            Err(Stop::Error(error)) => {
-                timeout(self.limit, work.rollback()).await.map_err(|_| SLOW)??;
-                Err(error.into())
-            }
-            Err(fault) => Err(fault),
+        let begun = timeout(self.limit, async {
+            let work = client.transaction().await?;
+            self.write(&work, batch).await?;
+            // A statement that is cut short on the server while it waits for a standby reports success. So COMMIT has
+            // no limit there, only here.
+            work.batch_execute("SET LOCAL statement_timeout = 0").await?;
+            Ok::<_, Stop>(work)
+        });
+        let work = begun.await.map_err(|_| SLOW)??;
+        match timeout(self.limit, work.commit()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(of_commit(Some(&error)).into()),
+            Err(_) => Err(of_commit(None).into()),
         }
     }
 
@@ -311,17 +314,6 @@ impl Shared {
 }
 
 const SLOW: Fault = Fault::Lost("the database did not answer in time; nothing was changed");
-
-/// Commits. A statement that is cut short on the server while it waits for a standby reports success, so COMMIT has no
-/// limit there, only here: beyond it the outcome is unknown.
-async fn ended(limit: Duration, work: Transaction<'_>) -> Result<(), Stop> {
-    timeout(limit, work.batch_execute("SET LOCAL statement_timeout = 0")).await.map_err(|_| SLOW)??;
-    match timeout(limit, work.commit()).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(of_commit(Some(&error)).into()),
-        Err(_) => Err(of_commit(None).into()),
-    }
-}
 
 fn columns(row: &SqlRow, first: usize) -> Result<(&[u8], i64, &[u8]), tokio_postgres::Error> {
     Ok((row.try_get(first)?, row.try_get(first + 1)?, row.try_get(first + 2)?))
