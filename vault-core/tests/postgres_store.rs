@@ -103,7 +103,7 @@ fn an_administrator_can_neither_alter_move_nor_renumber_rows() {
         "UPDATE blindvault_rows SET value = (SELECT value FROM blindvault_rows WHERE key = 'globex') WHERE key = 'acme'",
         "DELETE FROM blindvault_rows WHERE key = 'acme'; \
          UPDATE blindvault_rows SET key = 'acme' WHERE key = 'globex'",
-        "DELETE FROM blindvault_rows WHERE key = 'acme'; \
+        "DELETE FROM blindvault_rows WHERE kind = 'tenants'; \
          UPDATE blindvault_rows SET kind = 'tenants' WHERE kind = 'datasets'",
     ];
     for sql in tampering {

@@ -4,7 +4,6 @@
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use vault_core::audit::{Log, LogSigner};
@@ -12,13 +11,13 @@ use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::kms::RootKey;
 use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
-use vault_core::store::EmbeddedStore;
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
 
 use crate::config::{Config, ConfigError, NamedFile, Root, cannot_read};
 use crate::hardening;
+use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
 
@@ -133,6 +132,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
     root(config)?;
+    store::check(config)?;
     signer(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
@@ -147,18 +147,13 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let signer = signer(config)?;
     hardening::check_memory(config.environment)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let store_dir = match config.store.path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    fs.create_dir_durable(store_dir).map_err(|e| config.store.error(format!("its directory: {}", e.kind())))?;
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
-    let store = EmbeddedStore::open(Arc::clone(&fs), &config.store.path)?;
+    let store = store::open(config, &root)?;
     let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
-        store: Arc::new(store),
+        store,
         root,
         instance: config.instance.clone(),
         cache: CacheSettings {

@@ -2,6 +2,7 @@
 
 mod limits;
 mod read;
+mod store;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use limits::Limits;
+pub use store::{Postgres, PostgresAddress, Store};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG: u64 = 256 * 1024;
@@ -141,8 +143,8 @@ pub struct Config {
     pub data: Listener,
     /// The control plane, for operators.
     pub control: Listener,
-    /// The store's file.
-    pub store: NamedFile,
+    /// Where the rows are.
+    pub store: Store,
     /// The audit log's directory.
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).

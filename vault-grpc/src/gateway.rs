@@ -207,9 +207,10 @@ fn with_health(routes: Routes, reporter: &HealthReporter) -> Routes {
     routes.add_service(HealthServer::new(HealthService::from_health_reporter(reporter.clone())))
 }
 
-/// Whether a data call can be answered: without an entry in the log there is none.
+/// Whether a data call can be answered: without an entry in the log there is none, nor where what is in memory may have
+/// been revoked long ago.
 fn is_serving(vault: &Vault) -> bool {
-    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_))
+    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_)) && vault.keys().lease().is_ok()
 }
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {

@@ -3,6 +3,7 @@
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use vault_core::Error;
+use vault_core::store::OUTCOME_UNKNOWN;
 use vault_proto::v1::ItemError;
 
 use crate::telemetry::{Event, log};
@@ -41,8 +42,11 @@ pub fn status(error: &Error) -> Status {
             metadata.insert("check".to_owned(), check.name().to_owned());
             error.to_string()
         }
-        Error::Unavailable { dependency, .. } => {
+        Error::Unavailable { dependency, why } => {
             metadata.insert("dependency".to_owned(), dependency.name().to_owned());
+            if *why == OUTCOME_UNKNOWN {
+                metadata.insert("outcome".to_owned(), "unknown".to_owned());
+            }
             error.to_string()
         }
         // Which file is damaged, and where, is for the operator's log.
@@ -84,6 +88,9 @@ mod tests {
         let down = status(&Error::unavailable(Dependency::Audit, "the disk is full"));
         assert_eq!(down.code(), Code::Unavailable);
         assert_eq!(down.get_details_error_info().unwrap().metadata["dependency"], "audit");
+        assert!(!down.get_details_error_info().unwrap().metadata.contains_key("outcome"));
+        let unknown = status(&Error::unavailable(Dependency::Store, OUTCOME_UNKNOWN));
+        assert_eq!(unknown.get_details_error_info().unwrap().metadata["outcome"], "unknown");
         let damaged = status(&Error::corrupt("/var/lib/vault/store.redb", "page 7"));
         assert!(!format!("{damaged:?}").contains("store.redb"));
         assert_eq!(status(&Error::Unopenable).get_details_error_info().unwrap().reason, "UNOPENABLE");

@@ -15,7 +15,7 @@ use super::wrapping::WrappingKey;
 use crate::audit::{KeyRef, Pseudonym, Recorded};
 use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
-use crate::error::{Dependency, Error};
+use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, RootKey};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
@@ -104,11 +104,10 @@ pub struct SealingPlan {
 }
 
 /// The key that an envelope names, as far as metadata tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpeningPlan {
     /// The key, for the intent entry.
     pub key: KeyRef,
-    row: DataKeyRow,
 }
 
 /// The scope of data keys that a resource names.
@@ -217,6 +216,14 @@ impl Keyring {
         }))
     }
 
+    /// Whether what is in memory may still be used: see [`Store::lease`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] once data calls are refused for it.
+    pub fn lease(&self) -> Result<(), Error> {
+        self.parts.store.lease()
+    }
+
     /// Which key will seal for a resource: the active one, or one that is still to be made.
     ///
     /// # Errors
@@ -244,7 +251,7 @@ impl Keyring {
         let same_scope = row.dataset == scope.dataset.as_str()
             && row.subject.as_deref() == scope.subject.as_ref().map(Subject::as_str);
         let opens = matches!(row.state, KeyState::Active | KeyState::DecryptOnly);
-        Ok((same_scope && opens).then(|| OpeningPlan { key: KeyRef::new(id, KeyVersion(row.version)), row }))
+        Ok((same_scope && opens).then(|| OpeningPlan { key: KeyRef::new(id, KeyVersion(row.version)) }))
     }
 
     /// Seals something with the key of a plan, made now if it is not there yet. `work` may be called again with another
@@ -263,7 +270,8 @@ impl Keyring {
         let key = if plan.fresh { self.make_first(&scope, plan.key).await? } else { plan.key };
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
-            let data_key = self.data_key(&scope, key).await?;
+            let destroyed = Error::FailedPrecondition("the data key is suspended or destroyed");
+            let data_key = self.data_key(&scope, key, destroyed).await?;
             match work(&data_key) {
                 Err(_) if data_key.is_wiped() => continue,
                 done => return done.map(|done| (done, key)),
@@ -285,9 +293,7 @@ impl Keyring {
         let scope = scope_of(recorded.permit().resource())?;
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
-            let name = DataKeyName(scope.tenant.clone(), plan.key.key_id);
-            let load = || self.unwrap_data_key(&scope, plan.key, &plan.row);
-            let data_key = self.data_keys.get_or_load(&name, load).await?;
+            let data_key = self.data_key(&scope, plan.key, Error::Unopenable).await?;
             if *data_key.scope() != scope {
                 return Err(Error::Unopenable);
             }
@@ -299,23 +305,28 @@ impl Keyring {
         Err(evicted())
     }
 
-    async fn data_key(&self, scope: &Scope, key: KeyRef) -> Result<Arc<DataKey>, Error> {
+    /// A data key. Where it has to be loaded, what the call was planned with may have been revoked since, and the key
+    /// wiped; it must not come back then. `destroyed` is what the caller hears of a key that is no longer to be used.
+    async fn data_key(&self, scope: &Scope, key: KeyRef, destroyed: Error) -> Result<Arc<DataKey>, Error> {
         let name = DataKeyName(scope.tenant.clone(), key.key_id);
-        self.data_keys
-            .get_or_load(&name, async || {
-                let row_key = rows::data_key_key(&scope.tenant, key.key_id);
-                let row = self
-                    .known_row::<DataKeyRow>(Table::DataKeys, &row_key)
-                    .await?
-                    .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
-                self.unwrap_data_key(scope, key, &row).await
-            })
-            .await
-    }
-
-    async fn unwrap_data_key(&self, scope: &Scope, key: KeyRef, row: &DataKeyRow) -> Result<DataKey, Error> {
-        let raw = self.unwrap_row(scope, key.key_id, row).await?;
-        DataKey::new(&raw, key.key_id, KeyVersion(row.version), scope.clone())
+        let load = async || {
+            let tenant_key = rows::tenant_key(&scope.tenant);
+            let tenant = self.known_row::<TenantRow>(Table::Tenants, &tenant_key).await?;
+            if tenant.is_none_or(|tenant| tenant.state != TenantState::Active) {
+                return Err(Error::Denied(Check::Suspended));
+            }
+            let row_key = rows::data_key_key(&scope.tenant, key.key_id);
+            let row = self
+                .known_row::<DataKeyRow>(Table::DataKeys, &row_key)
+                .await?
+                .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
+            if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
+                return Err(destroyed.clone());
+            }
+            let raw = self.unwrap_row(scope, key.key_id, &row).await?;
+            DataKey::new(&raw, key.key_id, KeyVersion(row.version), scope.clone())
+        };
+        self.data_keys.get_or_load(&name, load).await
     }
 
     pub(super) async fn unwrap_row(&self, scope: &Scope, id: KeyId, row: &DataKeyRow) -> Result<Key32, Error> {

@@ -9,9 +9,10 @@ use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
 use super::limits::RawLimits;
+use super::store::RawStore;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy, Root};
 
-type Text = Spanned<String>;
+pub(super) type Text = Spanned<String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,7 +21,7 @@ struct Raw {
     instance: Text,
     data: RawListener,
     control: RawListener,
-    store: RawStore,
+    store: Spanned<RawStore>,
     audit: RawAudit,
     root: RawRoot,
     policy: RawPolicy,
@@ -42,12 +43,6 @@ struct RawListener {
     #[serde(default)]
     crls: Vec<Text>,
     trust_domain: Text,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStore {
-    path: Text,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +87,7 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
     reader.config(raw)
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     file: &'a Path,
 }
@@ -107,7 +102,7 @@ impl Reader<'_> {
         format!("{} line {}, {key}", self.file.display(), self.line(offset))
     }
 
-    fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, offset: usize, key: &str, why: impl Into<String>) -> ConfigError {
         ConfigError::new(self.place(offset, key), why)
     }
 
@@ -125,7 +120,7 @@ impl Reader<'_> {
         ConfigError::new(format!("{} line {}", self.file.display(), self.line(offset)), why)
     }
 
-    fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
+    pub(super) fn file(&self, text: &Text, key: &str) -> Result<NamedFile, ConfigError> {
         if text.get_ref().is_empty() {
             return Err(self.refuse(text.span().start, key, "must name a file"));
         }
@@ -153,7 +148,7 @@ impl Reader<'_> {
             instance: self.instance(raw.instance)?,
             data: self.listener(&raw.data, "data")?,
             control: self.listener(&raw.control, "control")?,
-            store: self.file(&raw.store.path, "store.path")?,
+            store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
             root: self.root(&raw.root)?,
@@ -234,17 +229,28 @@ impl Reader<'_> {
         }
     }
 
-    fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {
-        let within = |value: &Option<Spanned<u64>>, key: &str, default: u64, least: u64, most: u64| match value {
+    /// A number within its bounds, or the default.
+    pub(super) fn within(
+        &self,
+        value: &Option<Spanned<u64>>,
+        key: &str,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigError> {
+        match value {
             None => Ok(default),
             Some(value) if (least..=most).contains(value.get_ref()) => Ok(*value.get_ref()),
             Some(value) => Err(self.refuse(value.span().start, key, format!("must be {least} to {most}"))),
-        };
-        let capacity = within(&raw.capacity, "cache.capacity", 100_000, 1, 10_000_000)?;
+        }
+    }
+
+    fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {
+        let capacity = self.within(&raw.capacity, "cache.capacity", 100_000, 1, 10_000_000)?;
         Ok(Cache {
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-            ttl: Duration::from_millis(within(&raw.ttl_ms, "cache.ttl_ms", 300_000, 1000, 3_600_000)?),
-            idle: Duration::from_millis(within(&raw.idle_ms, "cache.idle_ms", 60_000, 1000, 3_600_000)?),
+            ttl: Duration::from_millis(self.within(&raw.ttl_ms, "cache.ttl_ms", 300_000, 1000, 3_600_000)?),
+            idle: Duration::from_millis(self.within(&raw.idle_ms, "cache.idle_ms", 60_000, 1000, 3_600_000)?),
         })
     }
 }
