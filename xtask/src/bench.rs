@@ -1,10 +1,10 @@
 //! `bench`: the criterion suites.
 
-use crate::run::{cargo, run, run_lines};
+use crate::run::{FEATURES, cargo, run, run_lines};
 use crate::say;
 
 /// Every bench target, with the same dependencies as the release tests.
-const ALL: [&str; 6] = ["bench", "--workspace", "--features", "vault-core/dev", "--bench", "*"];
+const ALL: [&str; 6] = ["bench", "--workspace", "--features", FEATURES, "--bench", "*"];
 
 /// Measures, or with `smoke` only runs each bench once; whether all ran. No bench at all is a failure.
 pub(crate) fn bench(smoke: bool) -> bool {

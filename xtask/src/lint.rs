@@ -1,7 +1,7 @@
 //! `lint`: formatting, clippy, documentation, protocol.
 
 use crate::prerequisites;
-use crate::run::{cargo, program, root, run};
+use crate::run::{FEATURES, cargo, program, root, run};
 use crate::say;
 
 /// Runs all of them, whether or not one before failed; whether all are clean.
@@ -9,20 +9,14 @@ pub(crate) fn lint() -> bool {
     say::heading("formatting");
     let mut good = run(&mut cargo(&["fmt", "--all", "--", "--check"]));
     say::heading("clippy");
-    good &= run(&mut cargo(&[
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--features",
-        "vault-core/dev",
-        "--",
-        "-D",
-        "warnings",
-    ]));
+    good &=
+        run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"]));
     say::heading("clippy, as releases are built");
-    good &= run(&mut cargo(&["clippy", "-p", "vault-grpc", "--no-default-features", "--", "-D", "warnings"]));
+    let release = ["clippy", "-p", "vault-grpc", "--no-default-features"];
+    good &= run(&mut cargo(&[&release[..], &["--", "-D", "warnings"]].concat()));
+    good &= run(&mut cargo(&[&release[..], &["--features", "postgres", "--", "-D", "warnings"]].concat()));
     say::heading("documentation");
-    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", "vault-core/dev"]);
+    let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--features", FEATURES]);
     good &= run(doc.env("RUSTDOCFLAGS", "-D warnings"));
     say::heading("protocol");
     match prerequisites::buf() {

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use crate::say;
 
+/// The features of every build but a release's: with the same ones everywhere cargo builds the dependencies once.
+pub(crate) const FEATURES: &str = "vault-core/dev,vault-grpc/postgres";
+
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));

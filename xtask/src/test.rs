@@ -4,11 +4,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::prerequisites;
-use crate::run::{cargo, is_ci, run_lines_within, shown};
+use crate::run::{FEATURES, cargo, is_ci, run_lines_within, shown};
 use crate::say;
 use crate::summary::{Run, Summary};
 
-const DEV: &str = "vault-core/dev";
 /// How often the gateway is killed in `--long`.
 const LONG_KILL_CYCLES: &str = "200";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
@@ -51,14 +50,14 @@ pub(crate) fn test(long: bool) -> bool {
     let with = |args: &[&str]| cargo(&[args, &shown_output].concat());
     add(
         "all crates, and the examples in their documentation",
-        with(&["test", "--workspace", "--features", DEV, "--no-fail-fast"]),
+        with(&["test", "--workspace", "--features", FEATURES, "--no-fail-fast"]),
     );
     // Only a release build keeps this promise. With the whole workspace selected, as for the benches: cargo then builds
     // the dependencies once for both.
     let of_release = ["--test", "memory_scan", "--test", "allocations", "--test", "syscalls"];
     add(
         "process memory, allocations and system calls of a release build",
-        with(&[&["test", "--release", "--workspace", "--features", DEV], &of_release[..]].concat()),
+        with(&[&["test", "--release", "--workspace", "--features", FEATURES], &of_release[..]].concat()),
     );
     if long {
         let lib = ["test", "--release", "-p", "vault-core", "--features", "dev", "--lib", "accumulated"];

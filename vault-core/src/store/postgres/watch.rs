@@ -87,14 +87,19 @@ impl Watch {
     /// Confirms for as long as the store lives.
     pub(super) async fn run(mut self, shared: Arc<Shared>) {
         loop {
+            let mut confirmed = false;
             if let Ok(connection) = self.connect(&shared).await {
                 while let Ok(Ok(())) = timeout(PATIENCE, self.confirm(&shared, &connection.client)).await {
+                    confirmed = true;
                     if timeout(EVERY, self.heard.notified()).await.is_ok() {
                         sleep(AT_LEAST).await;
                     }
                 }
             }
-            sleep(PAUSE).await;
+            // One that was good a moment ago is made again at once.
+            if !confirmed {
+                sleep(PAUSE).await;
+            }
         }
     }
 
