@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pg_bed::{Database, INSTANCE, hasty, root, settings, tcp};
+use pg_bed::{Database, HASTY, INSTANCE, hasty, root, settings, tcp};
 use pollster::block_on;
 use proxy::Proxy;
 use vault_core::Error;
@@ -106,19 +106,29 @@ fn an_administrator_can_neither_alter_move_nor_renumber_rows() {
         "DELETE FROM blindvault_rows WHERE kind = 'tenants'; \
          UPDATE blindvault_rows SET kind = 'tenants' WHERE kind = 'datasets'",
     ];
-    for sql in tampering {
-        database.sql("DELETE FROM blindvault_rows");
-        for tenant in [&b"acme"[..], b"globex"] {
+    for (round, sql) in tampering.iter().enumerate() {
+        let named = |name: &str| format!("{name}-{round}");
+        let sql = sql
+            .replace("'acme'", &format!("'{}'", named("acme")))
+            .replace("'globex'", &format!("'{}'", named("globex")));
+        let sql = sql.replace(
+            "DELETE FROM blindvault_rows WHERE kind = 'tenants'",
+            &format!("DELETE FROM blindvault_rows WHERE kind = 'tenants' AND key = '{}'", named("acme")),
+        );
+        let sql =
+            sql.replace("WHERE kind = 'datasets'", &format!("WHERE kind = 'datasets' AND key = '{}'", named("acme")));
+        let (acme, globex) = (named("acme").into_bytes(), named("globex").into_bytes());
+        for tenant in [&acme, &globex] {
             commit(&store, put(Table::Tenants, tenant, Expect::Absent, b"one")).unwrap();
             commit(&store, put(Table::Tenants, tenant, Expect::Version(1), b"two")).unwrap();
         }
-        commit(&store, put(Table::Datasets, b"acme", Expect::Absent, b"one")).unwrap();
-        assert_eq!(get(&store, Table::Tenants, b"acme"), Ok(row(2, b"two")));
-        database.sql(sql);
-        assert!(is_damage(&get(&store, Table::Tenants, b"acme")), "{sql}");
-        assert!(is_damage(&block_on(store.scan(Table::Tenants, b"", None, 9))), "{sql}");
+        commit(&store, put(Table::Datasets, &acme, Expect::Absent, b"one")).unwrap();
+        assert_eq!(get(&store, Table::Tenants, &acme), Ok(row(2, b"two")));
+        database.sql(&sql);
+        assert!(is_damage(&get(&store, Table::Tenants, &acme)), "{sql}");
+        assert!(is_damage(&block_on(store.scan(Table::Tenants, &acme, None, 9))), "{sql}");
         for version in [1, 2, 3] {
-            let replaced = commit(&store, put(Table::Tenants, b"acme", Expect::Version(version), b"three"));
+            let replaced = commit(&store, put(Table::Tenants, &acme, Expect::Version(version), b"three"));
             assert!(is_damage(&replaced), "{sql}: {replaced:?}");
         }
     }
@@ -205,8 +215,8 @@ fn fails_in_time(store: &PostgresStore, what: &str) {
     let timed = |call: &str, result: &dyn Fn() -> bool| {
         let begun = Instant::now();
         assert!(result(), "{what}: {call} must say that the store is not there");
-        // 0.7 s each for waiting, connecting, the statements; and time for a busy machine.
-        assert!(begun.elapsed() < Duration::from_secs(5), "{what}: {call} took {:?}", begun.elapsed());
+        // One each for waiting, connecting, the statements, COMMIT; and as much for a busy machine.
+        assert!(begun.elapsed() < HASTY * 8, "{what}: {call} took {:?}", begun.elapsed());
     };
     timed("get", &|| is_unavailable(&get(store, Table::Tenants, b"acme")));
     timed("scan", &|| is_unavailable(&block_on(store.scan(Table::Tenants, b"", None, 9))));
@@ -230,7 +240,7 @@ fn a_spoilt_network_is_an_answer_in_time_and_mends() {
         fails_in_time(&store, what);
         let begun = Instant::now();
         assert!(is_unavailable(&database.try_open(through())), "{what}");
-        assert!(begun.elapsed() < Duration::from_secs(5));
+        assert!(begun.elapsed() < HASTY * 8);
         proxy.mend();
         good(what);
         assert_eq!(get(&store, Table::Tenants, b"new"), Ok(None), "{what}: nothing was written");
@@ -244,7 +254,7 @@ fn a_row_that_another_holds_is_an_answer_in_time() {
     commit(&store, put(Table::Tenants, b"acme", Expect::Absent, b"v")).unwrap();
     thread::scope(|scope| {
         let holds = scope.spawn(|| {
-            database.sql("BEGIN; SELECT 1 FROM blindvault_rows WHERE key = 'acme' FOR UPDATE; SELECT pg_sleep(4)");
+            database.sql("BEGIN; SELECT 1 FROM blindvault_rows WHERE key = 'acme' FOR UPDATE; SELECT pg_sleep(12)");
         });
         thread::sleep(Duration::from_secs(1));
         let begun = Instant::now();
@@ -254,7 +264,7 @@ fn a_row_that_another_holds_is_an_answer_in_time() {
         for result in [both.0.join().unwrap(), both.1.join().unwrap()] {
             assert!(is_unavailable(&result), "{result:?}");
         }
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < HASTY * 5, "{:?}", begun.elapsed());
         holds.join().unwrap();
     });
     commit(&store, put(Table::Tenants, b"acme", Expect::Version(1), b"w")).unwrap();

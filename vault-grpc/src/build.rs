@@ -148,9 +148,9 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     hardening::check_memory(config.environment)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
-    let store = store::open(config, &root)?;
     let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
+    let store = store::open(config, &root, recovery.anchor)?;
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
         store,

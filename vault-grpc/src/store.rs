@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vault_core::fs::{Fs, OsFs};
 use vault_core::kms::RootKey;
-use vault_core::store::EmbeddedStore;
+use vault_core::store::{Anchor, EmbeddedStore};
 
 use crate::build::StartError;
 use crate::config::{Config, ConfigError, Store};
@@ -24,7 +24,8 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
-/// Opens the store, or makes it where there is none.
+/// Opens the store, or makes it where there is none. One that gateways share must continue the state that our own log
+/// recorded last.
 ///
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
@@ -40,10 +41,10 @@ pub(crate) fn open(config: &Config, root: &Arc<dyn RootKey>) -> Result<Arc<dyn v
             Ok(Arc::new(EmbeddedStore::open(fs, &file.path)?))
         }
         #[cfg(feature = "postgres")]
-        Store::Postgres(at) => postgres::open(at, root, &config.instance),
+        Store::Postgres(at) => postgres::open(at, root, &config.instance, anchor),
         #[cfg(not(feature = "postgres"))]
         Store::Postgres(_) => {
-            let _ = root;
+            let _ = (root, anchor);
             Err(without_postgres(config).into())
         }
     }
@@ -64,7 +65,7 @@ mod postgres {
     use vault_core::kms::RootKey;
     use vault_core::principal::certificates_from_pem;
     use vault_core::secret::SecretBytes;
-    use vault_core::store::{Address, PostgresSettings, PostgresStore, Store, Tls};
+    use vault_core::store::{Address, Anchor, PostgresSettings, PostgresStore, Store, Tls};
 
     use crate::build::StartError;
     use crate::config::{ConfigError, NamedFile, Postgres, PostgresAddress};
@@ -96,6 +97,7 @@ mod postgres {
             wait_timeout: from.wait_timeout,
             statement_timeout: from.statement_timeout,
             revocation_lease: from.revocation_lease,
+            anchor: None,
             cached_rows: from.cached_rows,
         })
     }
@@ -110,7 +112,8 @@ mod postgres {
     }
 
     pub(super) fn open(from: &Postgres, root: &Arc<dyn RootKey>, instance: &str) -> Result<Arc<dyn Store>, StartError> {
-        let opening = PostgresStore::open(settings(from)?, Arc::clone(root), instance);
+        let settings = PostgresSettings { anchor, ..settings(from)? };
+        let opening = PostgresStore::open(settings, Arc::clone(root), instance);
         // The store brings its own threads; this only waits. The caller is on a thread that may block.
         let waiting = tokio::runtime::Builder::new_current_thread()
             .build()

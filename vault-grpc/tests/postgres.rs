@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use postgres::{PASSWORD, Server, USER};
 use tonic::Code;
 use vault_client::{Endpoint, OperatorClient, Target, VaultClient};
+use vault_core::Error;
 use vault_grpc::Gateway;
-use vault_grpc::build::check;
+use vault_grpc::build::{StartError, check};
 use vault_grpc::config::{Config, PostgresAddress, Store};
 use vault_grpc::init::{Made, init};
 
@@ -21,6 +22,10 @@ mod postgres;
 
 /// A configuration by `init`, on a database instead of a file.
 fn configure(server: &Server) -> (tempfile::TempDir, Made) {
+    configure_on(server, &server.database())
+}
+
+fn configure_on(server: &Server, database: &str) -> (tempfile::TempDir, Made) {
     let dir = tempfile::tempdir().unwrap();
     let made = init(&dir.path().join("site"), 0, 0).unwrap();
     let beside = |name: &str, text: &str| {
@@ -31,10 +36,9 @@ fn configure(server: &Server) -> (tempfile::TempDir, Made) {
     beside("db.password", &format!("{PASSWORD}\n"));
     beside("db-ca.pem", &server.ca_pem);
     let store = format!(
-        "[store]\nkind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{}\"\n\
+        "[store]\nkind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{database}\"\n\
          user = \"{USER}\"\npassword_file = \"db.password\"\nrevocation_lease_ms = 2000\n",
         server.port,
-        server.database(),
     );
     let text = fs::read_to_string(&made.config).unwrap();
     let text = text.replacen("[store]\npath = \"data/vault.redb\"\n", &store, 1);
@@ -121,6 +125,40 @@ async fn without_the_database_a_gateway_serves_for_its_lease_and_comes_back() {
     gateway.shutdown().await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_gateway_does_not_start_on_a_database_that_is_older_than_its_log() {
+    let Some(server) = Server::shared() else { return };
+    let name = server.database();
+    let (_dir, made) = configure_on(server, &name);
+    let gateway = start(&made, "one").await;
+    let operator = OperatorClient::connect(&endpoint(&made, gateway.control_addr(), "operator-alice")).await.unwrap();
+    operator.create_tenant("acme", None, "test").await.unwrap();
+    let tables = ["blindvault_rows", "blindvault_epoch", "blindvault_chain", "blindvault_changes"];
+    for table in tables {
+        server.sql(&name, &format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}"));
+    }
+    operator.suspend_tenant("acme", "test").await.unwrap();
+    // The state before the suspension, then the one with it.
+    let entries = made.config.with_file_name("one/audit/entries.log");
+    let recorded = || fs::read(&entries).unwrap().windows(12).filter(|bytes| *bytes == b"store_anchor").count();
+    let begun = Instant::now();
+    while recorded() < 2 {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    gateway.shutdown().await.unwrap();
+    let config = made.config.with_file_name("one.toml");
+    let again = async || Gateway::start(Config::load(&config).unwrap()).await;
+    again().await.unwrap().shutdown().await.unwrap();
+    for table in tables {
+        server.sql(&name, &format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM kept_{table}"));
+    }
+    let refused = again().await.map(drop);
+    assert!(matches!(&refused, Err(StartError::Vault(Error::Corrupt { .. }))), "{refused:?}");
+    // Another gateway, whose log knows nothing of it, cannot tell.
+    start(&made, "new").await.shutdown().await.unwrap();
+}
+
 const TCP: &str = "kind = \"postgres\"\nhosts = [\"db1.example\", \"10.0.0.2:6432\", \"[::1]:5433\"]\nca = \"ca.pem\"\n\
                    database = \"vault\"\nuser = \"vault\"\npassword_file = \"db.password\"\n";
 
@@ -147,19 +185,19 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
         if read.address == PostgresAddress::Socket { dir: "/run/postgresql".into(), port: 5432 }));
     assert!(matches!(parse("path = \"x\"\n").unwrap().store, Store::Embedded(_)));
     assert!(matches!(parse("kind = \"embedded\"\npath = \"x\"\n").unwrap().store, Store::Embedded(_)));
-    // The part begins in line 26.
+    // The part begins in line 25.
     let table = [
-        (TCP, "kind = \"postgres\"", "kind = \"redis\"", 27, "store.kind", "\"embedded\" or \"postgres\""),
-        (TCP, "kind = \"postgres\"\n", "", 27, "store", "no key but `path`"),
-        (TCP, "ca = \"ca.pem\"\n", "", 26, "store.ca", "certificate authority"),
-        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", 30, "store", "go together"),
-        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\npath = \"k\"", 30, "store.path", "embedded store"),
-        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\nport = 1", 30, "store.port", "behind it"),
-        (TCP, "db1.example", "/run/postgresql", 28, "store.hosts", "a host and a port"),
-        (TCP, "db1.example", "db1.example:0", 28, "store.hosts", "a host and a port"),
-        (TCP, "db1.example", "db1.example:70000", 28, "store.hosts", "a host and a port"),
-        (TCP, "user = \"vault\"", "user = \"\"", 31, "store.user", "must not be empty"),
-        (TCP, "database = \"vault\"\n", "", 26, "store.database", "needs one"),
+        (TCP, "kind = \"postgres\"", "kind = \"redis\"", 26, "store.kind", "\"embedded\" or \"postgres\""),
+        (TCP, "kind = \"postgres\"\n", "", 26, "store", "no key but `path`"),
+        (TCP, "ca = \"ca.pem\"\n", "", 25, "store.ca", "certificate authority"),
+        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", 29, "store", "go together"),
+        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\npath = \"k\"", 29, "store.path", "embedded store"),
+        (TCP, "ca = \"ca.pem\"", "ca = \"ca.pem\"\nport = 1", 29, "store.port", "behind it"),
+        (TCP, "db1.example", "/run/postgresql", 27, "store.hosts", "a host and a port"),
+        (TCP, "db1.example", "db1.example:0", 27, "store.hosts", "a host and a port"),
+        (TCP, "db1.example", "db1.example:70000", 27, "store.hosts", "a host and a port"),
+        (TCP, "user = \"vault\"", "user = \"\"", 30, "store.user", "must not be empty"),
+        (TCP, "database = \"vault\"\n", "", 25, "store.database", "needs one"),
         (
             TCP,
             "user = \"vault\"",
@@ -176,11 +214,11 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
             "store.revocation_lease_ms",
             "60000",
         ),
-        (TCP, "user = \"vault\"", "user = \"v\"\npassword = \"secret\"", 32, "", "unknown field `password`"),
-        (socket, "socket = \"/run", "socket = \"run", 28, "store.socket", "absolute path"),
-        (socket, "user = \"vault\"", "user = \"v\"\nca = \"ca.pem\"", 31, "store", "TLS belongs to `hosts`"),
-        (socket, "socket = \"/run/postgresql\"\n", "", 26, "store.hosts", "either"),
-        ("", "", "", 26, "store.path", "needs the path"),
+        (TCP, "user = \"vault\"", "user = \"v\"\npassword = \"secret\"", 31, "", "unknown field `password`"),
+        (socket, "socket = \"/run", "socket = \"run", 27, "store.socket", "absolute path"),
+        (socket, "user = \"vault\"", "user = \"v\"\nca = \"ca.pem\"", 30, "store", "TLS belongs to `hosts`"),
+        (socket, "socket = \"/run/postgresql\"\n", "", 25, "store.hosts", "either"),
+        ("", "", "", 25, "store.path", "needs the path"),
     ];
     for (base, from, to, line, key, why) in table {
         let error = parse(&base.replacen(from, to, 1)).unwrap_err();

@@ -12,7 +12,7 @@ use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
 };
 use super::wrapping::WrappingKey;
-use crate::audit::{KeyRef, Pseudonym, Recorded};
+use crate::audit::{Anchor, KeyRef, Pseudonym, Recorded};
 use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
 use crate::error::{Check, Dependency, Error};
@@ -222,6 +222,11 @@ impl Keyring {
     /// [`Error::Unavailable`] once data calls are refused for it.
     pub fn lease(&self) -> Result<(), Error> {
         self.parts.store.lease()
+    }
+
+    /// The newest state of the store that is known, for the audit log: see [`Store::anchor`].
+    pub(crate) fn anchor(&self) -> Option<Anchor> {
+        self.parts.store.anchor()
     }
 
     /// Which key will seal for a resource: the active one, or one that is still to be made.

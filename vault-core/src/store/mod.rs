@@ -26,6 +26,7 @@ pub use embedded::EmbeddedStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{Address, PostgresSettings, PostgresStore, Tls};
 
+pub use crate::audit::Anchor;
 use crate::error::Error;
 
 /// A future that borrows from its caller and can move between threads.
@@ -160,6 +161,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Unavailable`] once it has run out.
     fn lease(&self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// The newest state of the rows that this store knows, for the audit log: a store that is opened with it refuses
+    /// every older state, and every other history. `None` for a store that shares its rows with nobody.
+    fn anchor(&self) -> Option<Anchor> {
+        None
     }
 
     /// Has a watcher told of changes made through other stores on the same rows, for as long as it lives. To have the

@@ -29,10 +29,17 @@ pub(crate) fn tcp(port: u16, ca_pem: &str) -> Address {
     Address::Tcp { hosts: vec![("localhost".into(), port)], tls: Tls { ca, client: None } }
 }
 
-/// The settings for a database, with a password.
+/// The settings for a database, with a password, and time for a busy machine.
 pub(crate) fn settings(address: Address, database: &str) -> PostgresSettings {
     let password = Some(SecretBytes::copy_of(PASSWORD.as_bytes()));
-    PostgresSettings { password, ..PostgresSettings::new(address, database, USER) }
+    let long = Duration::from_secs(30);
+    PostgresSettings {
+        password,
+        connect_timeout: long,
+        wait_timeout: long,
+        statement_timeout: long,
+        ..PostgresSettings::new(address, database, USER)
+    }
 }
 
 /// A fresh database on a server.
@@ -67,9 +74,12 @@ impl Database {
     }
 }
 
+/// Every bound of [`hasty`].
+pub(crate) const HASTY: Duration = Duration::from_millis(1500);
+
 /// Settings whose every bound is short.
 pub(crate) fn hasty(settings: PostgresSettings) -> PostgresSettings {
-    let short = Duration::from_millis(700);
+    let short = HASTY;
     PostgresSettings { connect_timeout: short, wait_timeout: short, statement_timeout: short, ..settings }
 }
 

@@ -3,18 +3,23 @@
 //! ```text
 //! mod          the store: its runtime, what calls become
 //!   watch      revocations made elsewhere, and the lease
-//!   rows       statements and transactions     migrate · store_key   what is done once, at the start
-//!     pool     connections on loan
-//!       connection                             cache   rows in memory    seal   rows as the database sees them
+//!   rows · commit    reading, writing          migrate · store_key   what is done once, at the start
+//!     fresh    whether a row is the newest     cache   rows in memory
+//!     chain    what binds rows to the present
+//!     pool     connections on loan             seal    rows as the database sees them
+//!       connection
 //!         settings · fault
 //! ```
 //!
 //! Whoever administers the database sees tenants' and datasets' names, numbers of rows and when they change. It can
-//! neither read nor make rows, nor move or renumber them: `seal`. `docs/postgres.md` says what it can do.
+//! neither read nor make rows, nor move or renumber them (`seal`), nor put an old one back (`fresh`). `docs/postgres.md` says what it can do.
 
 mod cache;
+mod chain;
+mod commit;
 mod connection;
 mod fault;
+mod fresh;
 mod migrate;
 mod pool;
 mod rows;
@@ -35,10 +40,11 @@ pub use settings::{Address, PostgresSettings, Tls};
 use self::cache::RowCache;
 use self::connection::Connector;
 use self::fault::Fault;
+use self::fresh::Freshness;
 use self::pool::Pool;
 use self::seal::Sealer;
 use self::watch::{Lease, Watch};
-use super::{BoxFuture, Row, Scanned, Store, Table, Watcher, Write, check_batch};
+use super::{Anchor, BoxFuture, Row, Scanned, Store, Table, Watcher, Write, check_batch};
 use crate::error::{Dependency, Error};
 use crate::kms::RootKey;
 
@@ -60,6 +66,7 @@ pub struct PostgresStore {
 struct Shared {
     pool: Pool,
     sealer: Sealer,
+    fresh: Freshness,
     cache: RowCache,
     lease: Lease,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
@@ -125,15 +132,16 @@ async fn open(settings: PostgresSettings, root: Arc<dyn RootKey>, instance: Stri
     let client = &mut connection.client;
     let slow = |_| Error::unavailable(Dependency::Store, "the database did not answer in time");
     timeout(MIGRATION, migrate::migrate(client)).await.map_err(slow)??;
-    let store_key = store_key::load(client, &root, &instance).await?;
+    let sealer = store_key::load(client, &root, &instance).await?;
     let lease = Lease::new(settings.revocation_lease);
     let limit = settings.statement_timeout;
-    let watch = Watch::begin(Arc::clone(&connector), client, &lease);
-    let watch = timeout(limit, watch).await.map_err(slow)??;
+    let begun = Watch::begin(Arc::clone(&connector), client, &sealer, settings.anchor.as_ref(), &lease);
+    let (watch, fresh) = timeout(MIGRATION, begun).await.map_err(slow)??;
     let listens = timeout(limit, client.batch_execute("LISTEN blindvault_epoch")).await.map_err(slow)?;
     let shared = Arc::new(Shared {
         pool: Pool::new(connector, &settings),
-        sealer: Sealer::new(&store_key, &instance)?,
+        sealer,
+        fresh,
         cache: RowCache::new(settings.cached_rows),
         lease,
         watchers: Mutex::default(),
@@ -200,6 +208,11 @@ impl Store for PostgresStore {
             let shared = Arc::clone(&self.shared);
             self.threads.run(async move { shared.commit(writes).await }).await
         })
+    }
+
+    fn anchor(&self) -> Option<Anchor> {
+        let total = self.shared.fresh.total();
+        Some(Anchor { epoch: u64::try_from(total.epoch).ok()?, chain: total.chain })
     }
 
     fn lease(&self) -> Result<(), Error> {

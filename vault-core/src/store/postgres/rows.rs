@@ -1,70 +1,26 @@
-//! Reading rows, and committing batches of them.
-
-use std::collections::BTreeSet;
+//! Reading rows.
 
 use tokio::time::timeout;
+use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row as SqlRow, Transaction};
 
 use super::Shared;
 use super::cache::tenant_of;
-use super::fault::{Fault, of_commit};
+use super::fault::Fault;
+use super::fresh::Seen;
 use crate::error::Error;
-use crate::store::{Expect, Row, Scanned, Table, Write};
+use crate::store::{Row, Scanned, Table};
 
-/// How often a batch starts over when another transaction is in the way.
-const ATTEMPTS: u32 = 4;
+/// A row, and the epoch of its tenant's last change, of one moment; each may be absent.
+const GET: &str = "SELECT r.version, r.value, h.rows_epoch FROM (SELECT 1) AS one (one) \
+    LEFT JOIN blindvault_rows r ON r.kind = $1 AND r.key = $2 LEFT JOIN blindvault_changes h ON h.tenant = $3";
 
-const GET: &str = "SELECT key, version, value FROM blindvault_rows WHERE kind = $1 AND key = $2";
-/// Locks what is there, always in the same order, so that two batches cannot wait for each other.
-const LOCK: &str = "SELECT r.kind, r.key, r.version, r.value FROM blindvault_rows r \
-    JOIN UNNEST($1::TEXT[], $2::BYTEA[]) AS w (kind, key) ON r.kind = w.kind AND r.key = w.key \
-    ORDER BY r.kind, r.key FOR UPDATE OF r";
-const INSERT: &str = "INSERT INTO blindvault_rows (kind, key, version, value) \
-    SELECT w.kind, w.key, 1, w.value FROM UNNEST($1::TEXT[], $2::BYTEA[], $3::BYTEA[]) AS w (kind, key, value) \
-    ON CONFLICT (kind, key) DO NOTHING RETURNING kind, key";
-const UPDATE: &str = "UPDATE blindvault_rows r SET version = w.version + 1, value = w.value \
-    FROM UNNEST($1::TEXT[], $2::BYTEA[], $3::BIGINT[], $4::BYTEA[]) AS w (kind, key, version, value) \
-    WHERE r.kind = w.kind AND r.key = w.key AND r.version = w.version";
-/// Its row's lock is held until the commit, so epochs become visible in their order.
-const EPOCH: &str = "UPDATE blindvault_epoch SET epoch = epoch + 1 WHERE id = 1 RETURNING epoch";
-const CHANGE: &str = "INSERT INTO blindvault_changes (tenant, rows_epoch, keys_epoch) \
-    SELECT w.tenant, $2, CASE WHEN w.keys THEN $2 ELSE 0 END FROM UNNEST($1::BYTEA[], $3::BOOLEAN[]) AS w (tenant, keys) \
-    ON CONFLICT (tenant) DO UPDATE SET rows_epoch = EXCLUDED.rows_epoch, \
-    keys_epoch = CASE WHEN EXCLUDED.keys_epoch > 0 THEN EXCLUDED.keys_epoch ELSE blindvault_changes.keys_epoch END";
-const NOTIFY: &str = "SELECT pg_notify('blindvault_epoch', '')";
+/// How often rows are read again because more was known than they showed.
+const ATTEMPTS: u32 = 3;
 
-type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
-/// Why a batch was not written.
-enum Stop {
-    Fault(Fault),
-    Error(Error),
-}
-
-impl From<tokio_postgres::Error> for Stop {
-    fn from(error: tokio_postgres::Error) -> Self {
-        Self::Fault(error.into())
-    }
-}
-
-impl From<Fault> for Stop {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
-    }
-}
-
-impl From<Error> for Stop {
-    fn from(error: Error) -> Self {
-        Self::Error(error)
-    }
-}
-
-/// A write, and its key in the database.
-struct Stored {
-    write: Write,
-    key: Vec<u8>,
-}
+const BEHIND: Fault = Fault::Damaged("rows stand in the database as they were before a change that is known");
 
 /// The first key behind all that start with `prefix`; `None` if there is none.
 fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
@@ -97,18 +53,25 @@ impl Shared {
 
     pub(super) async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
         let stored_key = self.sealer.stored_key(table, key)?;
-        let found = self.read(GET, &[(&table.name(), Type::TEXT), (&stored_key, Type::BYTEA)]).await?;
-        let Some(found) = found.first() else { return Ok(None) };
-        let scanned = self.open(table, found, 0)?;
-        if scanned.key != key {
-            return Err(Fault::Damaged("a row holds the key of another").into());
+        let tenant = tenant_of(key);
+        let parameters: &[Parameter<'_>] =
+            &[(&table.name(), Type::TEXT), (&stored_key, Type::BYTEA), (&tenant, Type::BYTEA)];
+        for _ in 0..ATTEMPTS {
+            let found = self.read(GET, parameters).await?;
+            let (version, sealed, head) = found.first().map_or(Ok((None, None, None)), columns).map_err(Fault::from)?;
+            let row = match (version, sealed) {
+                (Some(version), Some(sealed)) => Some(self.sealer.open(table, &stored_key, version, sealed)?),
+                _ => None,
+            };
+            if row.as_ref().is_some_and(|row| row.key != key) {
+                return Err(Fault::Damaged("a row holds the key of another").into());
+            }
+            let seen = Seen { kind: table.name(), key: &stored_key, version: version.unwrap_or(0) };
+            if self.is_newest(tenant, head.unwrap_or(0), &[seen]).await? {
+                return Ok(row.map(|row| row.row));
+            }
         }
-        Ok(Some(scanned.row))
-    }
-
-    fn open(&self, table: Table, row: &SqlRow, first: usize) -> Result<Scanned, Error> {
-        let (key, version, sealed): (&[u8], i64, &[u8]) = columns(row, first).map_err(Fault::from)?;
-        self.sealer.open(table, key, version, sealed)
+        Err(BEHIND.into())
     }
 
     pub(super) async fn scan(
@@ -131,192 +94,52 @@ impl Shared {
         let ends = match &behind {
             Some(behind) => {
                 parameters.push((behind, Type::BYTEA));
-                "AND key < $4 "
+                "AND r.key < $4 "
             }
             None => "",
         };
         let sql = format!(
-            "SELECT key, version, value FROM blindvault_rows WHERE kind = $1 AND key {starts} $2 {ends}\
-             ORDER BY key LIMIT $3"
+            "SELECT r.version, r.value, h.rows_epoch, r.key FROM blindvault_rows r \
+             LEFT JOIN blindvault_changes h ON h.tenant = r.tenant \
+             WHERE r.kind = $1 AND r.key {starts} $2 {ends}ORDER BY r.key LIMIT $3"
         );
-        self.read(&sql, &parameters).await?.iter().map(|row| self.open(table, row, 0)).collect()
-    }
-
-    /// Writes a batch whose bounds were checked.
-    pub(super) async fn commit(&self, writes: Vec<Write>) -> Result<(), Error> {
-        let mut batch = Vec::with_capacity(writes.len());
-        for write in writes {
-            batch.push(Stored { key: self.sealer.stored_key(write.table, &write.key)?, write });
-        }
-        batch.sort_by(|a, b| (a.write.table.name(), &a.key).cmp(&(b.write.table.name(), &b.key)));
-        let result = self.commit_sorted(&batch).await;
-        // Whatever became of it: what is in memory may be older now, or was the reason of a conflict.
-        let tenants: BTreeSet<&[u8]> = batch.iter().map(|stored| tenant_of(&stored.write.key)).collect();
-        for tenant in tenants {
-            self.cache.drop_tenant(tenant);
-        }
-        result
-    }
-
-    async fn commit_sorted(&self, batch: &[Stored]) -> Result<(), Error> {
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let mut loan = self.pool.take().await?;
-            let stop = match self.attempt(&mut loan.connection.client, batch).await {
-                Ok(()) => {
-                    self.pool.give_back(loan);
-                    return Ok(());
-                }
-                // Dropping the transaction has sent its ROLLBACK ahead of what comes next.
-                Err(Stop::Error(error @ Error::Conflict(_))) => {
-                    self.pool.give_back(loan);
-                    return Err(error);
-                }
-                // Else the transaction ends with its connection; it never came to its COMMIT, or that said how it ended.
-                Err(stop) => stop,
-            };
-            match stop {
-                Stop::Error(error) => return Err(error),
-                Stop::Fault(Fault::Again) if attempts < ATTEMPTS => {}
-                Stop::Fault(Fault::Lost(_)) if loan.reused && attempts < ATTEMPTS => self.pool.forget_idle(),
-                Stop::Fault(fault) => return Err(fault.into()),
+        for _ in 0..ATTEMPTS {
+            if let Some(found) = self.opened(table, &self.read(&sql, &parameters).await?).await? {
+                return Ok(found);
             }
         }
+        Err(BEHIND.into())
     }
 
-    /// One transaction. Unless it commits it is rolled back; after a fault its connection is of no use.
-    async fn attempt(&self, client: &mut Client, batch: &[Stored]) -> Result<(), Stop> {
-        let begun = timeout(self.limit, async {
-            let work = client.transaction().await?;
-            self.write(&work, batch).await?;
-            // A statement that is cut short on the server while it waits for a standby reports success. So COMMIT has
-            // no limit there, only here.
-            work.batch_execute("SET LOCAL statement_timeout = 0").await?;
-            Ok::<_, Stop>(work)
-        });
-        let work = begun.await.map_err(|_| SLOW)??;
-        match timeout(self.limit, work.commit()).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(of_commit(Some(&error)).into()),
-            Err(_) => Err(of_commit(None).into()),
-        }
-    }
-
-    /// Everything but the COMMIT.
-    async fn write(&self, work: &Transaction<'_>, batch: &[Stored]) -> Result<(), Stop> {
-        self.lock(work, batch).await?;
-        self.insert(work, batch).await?;
-        let replaced: Vec<(&Stored, u64)> = batch
-            .iter()
-            .filter_map(|stored| match stored.write.expect {
-                Expect::Version(version) => Some((stored, version)),
-                Expect::Absent => None,
-            })
-            .collect();
-        if replaced.is_empty() {
-            return Ok(());
-        }
-        self.update(work, &replaced).await?;
-        self.announce(work, &replaced).await
-    }
-
-    /// Locks the batch's rows that are there, and compares each with what is expected.
-    async fn lock(&self, work: &Transaction<'_>, batch: &[Stored]) -> Result<(), Stop> {
-        let kinds: Vec<&str> = batch.iter().map(|stored| stored.write.table.name()).collect();
-        let keys: Vec<&[u8]> = batch.iter().map(|stored| stored.key.as_slice()).collect();
-        let found = work.query_typed(LOCK, &[(&kinds, Type::TEXT_ARRAY), (&keys, Type::BYTEA_ARRAY)]).await?;
-        let mut there = std::collections::BTreeMap::new();
-        for row in &found {
-            there.insert((row.try_get::<_, &str>(0)?, row.try_get::<_, &[u8]>(1)?), row);
-        }
-        for stored in batch {
-            let table = stored.write.table;
-            match (stored.write.expect, there.get(&(table.name(), stored.key.as_slice()))) {
-                (Expect::Absent, None) => {}
-                (Expect::Version(expected), Some(row)) => {
-                    // What is to be replaced must be what was written, else nobody would hear of it again.
-                    if self.open(table, row, 1)?.row.version != expected {
-                        return Err(Error::Conflict(table.name()).into());
-                    }
+    /// The rows of a scan, if they are the newest; `None` if more is known than they show.
+    async fn opened(&self, table: Table, found: &[SqlRow]) -> Result<Option<Vec<Scanned>>, Error> {
+        let mut opened = Vec::with_capacity(found.len());
+        let (mut tenant, mut head, mut seen) = (Vec::new(), 0, Vec::new());
+        for row in found {
+            let (version, sealed, epoch) = columns(row).map_err(Fault::from)?;
+            let key: &[u8] = row.try_get(3).map_err(Fault::from)?;
+            let version = version.unwrap_or(0);
+            let scanned = self.sealer.open(table, key, version, sealed.unwrap_or_default())?;
+            // In order of their keys, the rows of a tenant are beside each other.
+            let (own, epoch) = (tenant_of(&scanned.key), epoch.unwrap_or(0));
+            if own != tenant || epoch != head {
+                if !seen.is_empty() && !self.is_newest(&tenant, head, &seen).await? {
+                    return Ok(None);
                 }
-                _ => return Err(Error::Conflict(table.name()).into()),
+                (tenant, head, seen) = (own.to_vec(), epoch, Vec::new());
             }
+            seen.push(Seen { kind: table.name(), key, version });
+            opened.push(scanned);
         }
-        Ok(())
-    }
-
-    async fn insert(&self, work: &Transaction<'_>, batch: &[Stored]) -> Result<(), Stop> {
-        let new: Vec<&Stored> = batch.iter().filter(|stored| stored.write.expect == Expect::Absent).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let kinds: Vec<&str> = new.iter().map(|stored| stored.write.table.name()).collect();
-        let keys: Vec<&[u8]> = new.iter().map(|stored| stored.key.as_slice()).collect();
-        let values = new.iter().map(|stored| self.sealed(stored, 1)).collect::<Result<Vec<_>, _>>()?;
-        let parameters: &[Parameter<'_>] =
-            &[(&kinds, Type::TEXT_ARRAY), (&keys, Type::BYTEA_ARRAY), (&values, Type::BYTEA_ARRAY)];
-        let made = work.query_typed(INSERT, parameters).await?;
-        if made.len() == new.len() {
-            return Ok(());
-        }
-        // Another batch made one of them since they were looked at.
-        let mut rows = BTreeSet::new();
-        for row in &made {
-            rows.insert((row.try_get::<_, &str>(0)?, row.try_get::<_, &[u8]>(1)?));
-        }
-        let lost = new.iter().find(|stored| !rows.contains(&(stored.write.table.name(), stored.key.as_slice())));
-        Err(Error::Conflict(lost.map_or("rows", |stored| stored.write.table.name())).into())
-    }
-
-    async fn update(&self, work: &Transaction<'_>, replaced: &[(&Stored, u64)]) -> Result<(), Stop> {
-        let kinds: Vec<&str> = replaced.iter().map(|(stored, _)| stored.write.table.name()).collect();
-        let keys: Vec<&[u8]> = replaced.iter().map(|(stored, _)| stored.key.as_slice()).collect();
-        let (mut versions, mut values) = (Vec::new(), Vec::new());
-        for (stored, version) in replaced {
-            let next = version.checked_add(1).filter(|next| i64::try_from(*next).is_ok());
-            let next = next.ok_or(Error::Conflict(stored.write.table.name()))?;
-            versions.push(i64::try_from(*version).unwrap_or(i64::MAX));
-            values.push(self.sealed(stored, next)?);
-        }
-        let parameters: &[Parameter<'_>] = &[
-            (&kinds, Type::TEXT_ARRAY),
-            (&keys, Type::BYTEA_ARRAY),
-            (&versions, Type::INT8_ARRAY),
-            (&values, Type::BYTEA_ARRAY),
-        ];
-        let done = work.execute_typed(UPDATE, parameters).await?;
-        // They are locked at these versions, so anything else is no work of ours.
-        if usize::try_from(done) == Ok(replaced.len()) { Ok(()) } else { Err(Stop::Fault(Fault::Again)) }
-    }
-
-    /// Moves the revocation epoch on, and says whose rows changed and whose keys must go.
-    async fn announce(&self, work: &Transaction<'_>, replaced: &[(&Stored, u64)]) -> Result<(), Stop> {
-        let mut tenants = std::collections::BTreeMap::new();
-        for (stored, _) in replaced {
-            *tenants.entry(tenant_of(&stored.write.key)).or_insert(false) |= stored.write.table == Table::Tenants;
-        }
-        let (tenants, keys): (Vec<&[u8]>, Vec<bool>) = tenants.into_iter().unzip();
-        let epoch: i64 = work.query_typed_one(EPOCH, &[]).await?.try_get(0)?;
-        let parameters: &[Parameter<'_>] =
-            &[(&tenants, Type::BYTEA_ARRAY), (&epoch, Type::INT8), (&keys, Type::BOOL_ARRAY)];
-        work.execute_typed(CHANGE, parameters).await?;
-        if self.notifies {
-            work.query_typed(NOTIFY, &[]).await?;
-        }
-        Ok(())
-    }
-
-    fn sealed(&self, stored: &Stored, version: u64) -> Result<Vec<u8>, Error> {
-        let Stored { write, key } = stored;
-        self.sealer.seal(write.table, (&write.key, key), version, &write.value)
+        let newest = seen.is_empty() || self.is_newest(&tenant, head, &seen).await?;
+        Ok(newest.then_some(opened))
     }
 }
 
-const SLOW: Fault = Fault::Lost("the database did not answer in time; nothing was changed");
+type Columns<'a> = (Option<i64>, Option<&'a [u8]>, Option<i64>);
 
-fn columns(row: &SqlRow, first: usize) -> Result<(&[u8], i64, &[u8]), tokio_postgres::Error> {
-    Ok((row.try_get(first)?, row.try_get(first + 1)?, row.try_get(first + 2)?))
+fn columns(row: &SqlRow) -> Result<Columns<'_>, tokio_postgres::Error> {
+    Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 //!
 //! The stored key is the key, but for the third part of keys in `active_keys`: the subject, in whose place stands
 //! HMAC-SHA256 over table, tenant, dataset and subject, under HKDF-Expand-SHA256(store key, "blindvault/rowkey/v1" ‖ 00,
-//! 32).
+//! 32). The heads of `chain` are sealed in the same way.
 
 use ring::hmac;
 
@@ -22,12 +22,14 @@ use crate::store::{Row, Scanned, Table};
 const VERSION: u8 = 1;
 const ROW: &[u8] = b"blindvault/storerow/v1\0";
 const MASK: &[u8] = b"blindvault/rowkey/v1\0";
+const ELEMENT: &[u8] = b"blindvault/freshness/v1\0";
 
 /// Seals and opens rows.
 pub(super) struct Sealer {
     instance: String,
     row: KcKey,
     mask: Key32,
+    element: Key32,
 }
 
 fn lp(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -54,25 +56,20 @@ fn subject_in(table: Table, key: &[u8]) -> Option<(&[u8], &[u8])> {
 impl Sealer {
     pub(super) fn new(store_key: &Key32, instance: &str) -> Result<Self, Error> {
         let row = KcKey::new(&expand_sha256(store_key, &[ROW])?)?;
-        Ok(Self { instance: instance.to_owned(), row, mask: expand_sha256(store_key, &[MASK])? })
+        let (mask, element) = (expand_sha256(store_key, &[MASK])?, expand_sha256(store_key, &[ELEMENT])?);
+        Ok(Self { instance: instance.to_owned(), row, mask, element })
     }
 
     /// The key under which a row stands in the database.
     pub(super) fn stored_key(&self, table: Table, key: &[u8]) -> Result<Vec<u8>, Error> {
         let Some((before, subject)) = subject_in(table, key) else { return Ok(key.to_vec()) };
-        let masked = self.masked(table, before, subject);
-        scrub_stack();
-        Ok([before, masked?.as_ref()].concat())
+        let masked = mac(&self.mask, MASK, &[table.name().as_bytes(), before, subject], None)?;
+        Ok([before, masked.as_slice()].concat())
     }
 
-    // ring builds its HMAC state on the stack and leaves it there.
-    #[inline(never)]
-    fn masked(&self, table: Table, before: &[u8], subject: &[u8]) -> Result<hmac::Tag, Error> {
-        let mut message = MASK.to_vec();
-        for part in [table.name().as_bytes(), before, subject] {
-            lp(&mut message, part);
-        }
-        Ok(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, self.mask.expose()?), &message))
+    /// HMAC-SHA256 that stands for something with a number, such as a row with its version, in the sums of `chain`.
+    pub(super) fn element(&self, parts: &[&[u8]], number: i64) -> Result<[u8; 32], Error> {
+        mac(&self.element, ELEMENT, parts, Some(number))
     }
 
     /// What a scan's prefix is in the database. None of a subject's key can be a prefix.
@@ -83,13 +80,39 @@ impl Sealer {
         Ok(prefix)
     }
 
-    fn aad(&self, table: Table, stored_key: &[u8], version: u64) -> Vec<u8> {
+    fn aad(&self, kind: &str, stored_key: &[u8], number: u64) -> Vec<u8> {
         let mut aad = ROW.to_vec();
-        for part in [self.instance.as_bytes(), table.name().as_bytes(), stored_key] {
+        for part in [self.instance.as_bytes(), kind.as_bytes(), stored_key] {
             lp(&mut aad, part);
         }
-        aad.extend_from_slice(&version.to_be_bytes());
+        aad.extend_from_slice(&number.to_be_bytes());
         aad
+    }
+
+    /// Seals bytes for a place and a number.
+    pub(super) fn close(&self, (kind, name): (&str, &[u8]), number: u64, mut body: Vec<u8>) -> Result<Vec<u8>, Error> {
+        let mut nonce = [0; NONCE];
+        random_bytes(&mut nonce)?;
+        let (commitment, tag) = self.row.seal_once(&nonce, &self.aad(kind, name, number), &mut body)?;
+        Ok([&[VERSION][..], &nonce, &commitment, &body, &tag].concat())
+    }
+
+    /// Opens what [`Self::close`] made for this place and number.
+    pub(super) fn disclose(&self, (kind, name): (&str, &[u8]), number: i64, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        let damaged = || Error::from(Fault::Damaged("a row is not as it was written, or not where"));
+        let number = u64::try_from(number).map_err(|_| damaged())?;
+        let (format, rest) = sealed.split_first().ok_or_else(damaged)?;
+        if *format != VERSION {
+            return Err(damaged());
+        }
+        let (nonce, rest) = rest.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
+        let (commitment, rest) = rest.split_first_chunk::<COMMITMENT>().ok_or_else(damaged)?;
+        let (body, tag) = rest.split_last_chunk::<TAG>().ok_or_else(damaged)?;
+        let mut body = body.to_vec();
+        match self.row.open_once(nonce, commitment, &self.aad(kind, name, number), &mut body, tag) {
+            Err(Error::Unopenable) => Err(damaged()),
+            done => done.map(|()| body),
+        }
     }
 
     /// Seals a row's value, and its key with it.
@@ -100,37 +123,42 @@ impl Sealer {
         version: u64,
         value: &[u8],
     ) -> Result<Vec<u8>, Error> {
-        let mut nonce = [0; NONCE];
-        random_bytes(&mut nonce)?;
         let mut body = Vec::with_capacity(2 + key.len() + value.len());
         lp(&mut body, key);
         body.extend_from_slice(value);
-        let (commitment, tag) = self.row.seal_once(&nonce, &self.aad(table, stored_key, version), &mut body)?;
-        Ok([&[VERSION][..], &nonce, &commitment, &body, &tag].concat())
+        self.close((table.name(), stored_key), version, body)
     }
 
     /// Opens a row that stands in this place of the database with this version.
     pub(super) fn open(&self, table: Table, stored_key: &[u8], version: i64, sealed: &[u8]) -> Result<Scanned, Error> {
-        let damaged = || Error::from(Fault::Damaged("a row is not as it was written, or not where"));
-        let version = u64::try_from(version).map_err(|_| damaged())?;
-        let (format, rest) = sealed.split_first().ok_or_else(damaged)?;
-        if *format != VERSION {
-            return Err(damaged());
-        }
-        let (nonce, rest) = rest.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
-        let (commitment, rest) = rest.split_first_chunk::<COMMITMENT>().ok_or_else(damaged)?;
-        let (body, tag) = rest.split_last_chunk::<TAG>().ok_or_else(damaged)?;
-        let mut body = body.to_vec();
-        match self.row.open_once(nonce, commitment, &self.aad(table, stored_key, version), &mut body, tag) {
-            Err(Error::Unopenable) => return Err(damaged()),
-            done => done?,
-        }
+        let damaged = || Error::from(Fault::Damaged("a row holds what belongs to another"));
+        let body = self.disclose((table.name(), stored_key), version, sealed)?;
         let (key, value) = take_lp(&body).ok_or_else(damaged)?;
         if self.stored_key(table, key)? != stored_key {
             return Err(damaged());
         }
+        let version = u64::try_from(version).map_err(|_| damaged())?;
         Ok(Scanned { key: key.to_vec(), row: Row { version, value: value.to_vec() } })
     }
+}
+
+/// HMAC-SHA256(key, label ‖ LP(part) … ‖ number).
+fn mac(key: &Key32, label: &[u8], parts: &[&[u8]], number: Option<i64>) -> Result<[u8; 32], Error> {
+    let made = compute(key, label, parts, number);
+    scrub_stack();
+    made
+}
+
+// ring builds its HMAC state on the stack and leaves it there.
+#[inline(never)]
+fn compute(key: &Key32, label: &[u8], parts: &[&[u8]], number: Option<i64>) -> Result<[u8; 32], Error> {
+    let mut message = label.to_vec();
+    for part in parts {
+        lp(&mut message, part);
+    }
+    message.extend(number.iter().flat_map(|number| number.to_be_bytes()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()?), &message);
+    tag.as_ref().first_chunk().copied().ok_or(Error::Unopenable)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::error::Error;
 use crate::secret::SecretBytes;
+use crate::store::Anchor;
 
 /// Where the database listens.
 #[derive(Debug)]
@@ -63,6 +64,8 @@ pub struct PostgresSettings {
     pub statement_timeout: Duration,
     /// How long data calls go on from memory without the database confirming that nothing was revoked; 10 s.
     pub revocation_lease: Duration,
+    /// A state of the rows that is known, which the database must continue; see [`Store::anchor`](crate::store::Store).
+    pub anchor: Option<Anchor>,
     /// Rows in memory at most, for data calls; 200,000, some 600 bytes each.
     pub cached_rows: usize,
 }
@@ -80,6 +83,7 @@ impl PostgresSettings {
             wait_timeout: Duration::from_secs(2),
             statement_timeout: Duration::from_secs(5),
             revocation_lease: Duration::from_secs(10),
+            anchor: None,
             cached_rows: 200_000,
         }
     }

@@ -5,18 +5,19 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::fault::Fault;
+use super::chain::Total;
+use super::fault::{Fault, of_commit};
+use super::seal::Sealer;
 use crate::error::{Dependency, Error};
 use crate::id::KeyVersion;
 use crate::kms::{EncryptionContext, Layer, RootError, RootKey};
-use crate::secret::Key32;
 
 /// Reads the store key, or makes it if there are no rows yet.
 ///
 /// # Errors
 /// [`Error::FailedPrecondition`] if another root key or instance made it; [`Error::Corrupt`] if there are rows but no
 /// key; [`Error::Unavailable`] without root key or database.
-pub(super) async fn load(client: &Client, root: &Arc<dyn RootKey>, instance: &str) -> Result<Key32, Error> {
+pub(super) async fn load(client: &mut Client, root: &Arc<dyn RootKey>, instance: &str) -> Result<Sealer, Error> {
     let context = EncryptionContext {
         instance: instance.to_owned(),
         tenant: None,
@@ -29,9 +30,8 @@ pub(super) async fn load(client: &Client, root: &Arc<dyn RootKey>, instance: &st
             return Err(Error::corrupt("database", "table blindvault_store_key: there are rows, but no key to them"));
         }
         let made = root.generate(&context).await.map_err(refused)?;
-        let sql = "INSERT INTO blindvault_store_key (id, root, wrapped) VALUES (1, $1, $2) ON CONFLICT DO NOTHING";
-        let values = &[(&root.id() as _, Type::TEXT), (&made.wrapped as _, Type::BYTEA)];
-        client.execute_typed(sql, values).await.map_err(Fault::from)?;
+        let total = Total::EMPTY.seal(&Sealer::new(&made.key, instance)?)?;
+        make(client, root.id(), &made.wrapped, &total).await?;
     }
     // Read back: another gateway may have been faster, and its key is the key then.
     let (by, wrapped) =
@@ -39,7 +39,22 @@ pub(super) async fn load(client: &Client, root: &Arc<dyn RootKey>, instance: &st
     if by != root.id() {
         return Err(Error::FailedPrecondition("the store's key is under another root key"));
     }
-    root.unwrap(&wrapped, &context).await.map_err(refused)
+    Sealer::new(&root.unwrap(&wrapped, &context).await.map_err(refused)?, instance)
+}
+
+/// Writes the key, and the state of no rows sealed under it, unless there is one.
+async fn make(client: &mut Client, root: &str, wrapped: &[u8], total: &[u8]) -> Result<(), Error> {
+    let work = client.transaction().await.map_err(Fault::from)?;
+    let sql = "INSERT INTO blindvault_store_key (id, root, wrapped) VALUES (1, $1, $2) ON CONFLICT DO NOTHING";
+    let made = work.execute_typed(sql, &[(&root, Type::TEXT), (&wrapped, Type::BYTEA)]).await.map_err(Fault::from)?;
+    if made == 1 {
+        let sql = "UPDATE blindvault_epoch SET sealed = $1 WHERE id = 1 AND epoch = 1 AND sealed IS NULL";
+        let begun = work.execute_typed(sql, &[(&total, Type::BYTEA)]).await.map_err(Fault::from)?;
+        if begun != 1 {
+            return Err(Error::corrupt("database", "table blindvault_epoch: there were changes, but no key to them"));
+        }
+    }
+    work.commit().await.map_err(|error| of_commit(Some(&error)))
 }
 
 async fn stored(client: &Client) -> Result<Option<(String, Vec<u8>)>, Fault> {

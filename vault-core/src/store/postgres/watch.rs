@@ -6,28 +6,36 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, IsolationLevel};
 
 use super::Shared;
+use super::chain::{Sum, Total, link};
 use super::connection::{Connection, Connector};
 use super::fault::Fault;
+use super::fresh::Freshness;
+use super::seal::Sealer;
 use crate::error::{Dependency, Error};
+use crate::store::Anchor;
 
 /// From the end of one confirmation to the next, if nothing is heard: with the time that one takes, below 250 ms.
 const EVERY: Duration = Duration::from_millis(200);
 /// Between two that were asked for by notifications, so that a storm of them is answered by few.
 const AT_LEAST: Duration = Duration::from_millis(5);
-/// How long one may take before the connection is given up.
+/// How long an answer may take before the connection is given up.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long following the chain may take, after a long time without the database.
+const LONG: Duration = Duration::from_secs(60);
 /// After a failure.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Changed tenants that are looked at one by one; with more, everything is dropped.
+/// Changed tenants that are told one by one; with more, everything is dropped.
 const MANY: usize = 10_000;
 
-/// Changes after an epoch, all of one moment; a single row without a tenant if there are none.
-const CHANGES: &str = "SELECT e.epoch, c.tenant, c.keys_epoch > $1 FROM blindvault_epoch e \
-    LEFT JOIN blindvault_changes c ON c.rows_epoch > $1 WHERE e.id = 1 LIMIT 10001";
+const EPOCH: &str = "SELECT epoch, sealed FROM blindvault_epoch WHERE id = 1";
+const CHANGES: &str = "SELECT tenant, rows_epoch, keys_epoch > $1 FROM blindvault_changes WHERE rows_epoch > $1";
+const LINKS: &str = "SELECT epoch, digest FROM blindvault_chain WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch";
+/// Links read at once.
+const LINKS_STEP: i64 = 100_000;
 
 /// How long what is in memory may be trusted.
 pub(super) struct Lease {
@@ -69,27 +77,102 @@ impl Lease {
 pub(super) struct Watch {
     connector: Arc<Connector>,
     heard: Arc<Notify>,
-    /// The epoch up to which all changes were carried out.
-    seen: i64,
+}
+
+/// A tenant whose rows changed, at which epoch, and whether its keys must go.
+type Changed = (Vec<u8>, i64, bool);
+
+/// What is newer than `known`, of one moment; `None` if nothing is.
+async fn newer(client: &mut Client, sealer: &Sealer, known: &Total) -> Result<Option<(Total, Vec<Changed>)>, Error> {
+    let failed = Fault::from;
+    let work = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
+    let work = work.start().await.map_err(failed)?;
+    let rows = work.query_typed(EPOCH, &[]).await.map_err(failed)?;
+    let row = rows.first().ok_or(Fault::Damaged("table blindvault_epoch: its row is missing"))?;
+    let (epoch, sealed): (i64, Option<&[u8]>) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+    let total = Total::open(sealer, epoch, sealed)?;
+    if total == *known {
+        work.commit().await.map_err(failed)?;
+        return Ok(None);
+    }
+    // Older, or of the same epoch and another history.
+    if epoch <= known.epoch {
+        return Err(Fault::Damaged("the database stands as it was before a change that is known").into());
+    }
+    let rows = work.query_typed(CHANGES, &[(&known.epoch, Type::INT8)]).await.map_err(failed)?;
+    work.commit().await.map_err(failed)?;
+    let changed = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+    let changed = changed.collect::<Result<_, tokio_postgres::Error>>().map_err(failed)?;
+    Ok(Some((total, changed)))
+}
+
+/// Refuses a state that does not continue the chain from one that is known.
+async fn continues(client: &Client, from: i64, mut chain: [u8; 32], to: &Total) -> Result<(), Error> {
+    let broken = || Error::from(Fault::Damaged("the chain of changes does not continue what is known"));
+    let mut at = from;
+    while at < to.epoch {
+        let until = to.epoch.min(at.saturating_add(LINKS_STEP));
+        let rows = client.query_typed(LINKS, &[(&at, Type::INT8), (&until, Type::INT8)]).await.map_err(Fault::from)?;
+        for row in rows {
+            let (epoch, digest): (i64, &[u8]) =
+                (row.try_get(0).map_err(Fault::from)?, row.try_get(1).map_err(Fault::from)?);
+            at += 1;
+            if epoch != at {
+                return Err(broken());
+            }
+            chain = link(&chain, epoch, digest);
+        }
+        if at != until {
+            return Err(broken());
+        }
+    }
+    if from > to.epoch || chain != to.chain { Err(broken()) } else { Ok(()) }
 }
 
 impl Watch {
-    /// Starts at the present epoch: nothing is in memory yet.
-    pub(super) async fn begin(connector: Arc<Connector>, client: &Client, lease: &Lease) -> Result<Self, Fault> {
+    /// Starts at the present state, which must continue `anchor`.
+    pub(super) async fn begin(
+        connector: Arc<Connector>,
+        client: &mut Client,
+        sealer: &Sealer,
+        anchor: Option<&Anchor>,
+        lease: &Lease,
+    ) -> Result<(Self, Freshness), Error> {
         let asked = Instant::now();
-        let rows = client.query_typed(CHANGES, &[(&i64::MAX, Type::INT8)]).await?;
-        let row = rows.first().ok_or(Fault::Damaged("table blindvault_epoch: its row is missing"))?;
-        let seen = row.try_get(0)?;
+        let nothing = Total { epoch: 0, ..Total::EMPTY };
+        let (total, changed) = newer(client, sealer, &nothing).await?.unwrap_or((nothing, Vec::new()));
+        let mut sum = Sum::default();
+        for (tenant, epoch, _) in &changed {
+            sum.add(sealer.element(&[tenant], *epoch)?);
+        }
+        if sum != total.sum {
+            return Err(Fault::Damaged("the record of changed tenants is not as it was written").into());
+        }
+        if let Some(Anchor { epoch, chain }) = anchor {
+            continues(client, i64::try_from(*epoch).unwrap_or(i64::MAX), *chain, &total).await?;
+        }
+        let epochs = changed.into_iter().map(|(tenant, epoch, _)| (tenant, epoch)).collect();
         lease.confirm(asked);
-        Ok(Self { connector, heard: Arc::new(Notify::new()), seen })
+        Ok((Self { connector, heard: Arc::new(Notify::new()) }, Freshness::new(total, epochs)))
     }
 
     /// Confirms for as long as the store lives.
-    pub(super) async fn run(mut self, shared: Arc<Shared>) {
+    pub(super) async fn run(self, shared: Arc<Shared>) {
         loop {
             let mut confirmed = false;
-            if let Ok(connection) = self.connect(&shared).await {
-                while let Ok(Ok(())) = timeout(PATIENCE, self.confirm(&shared, &connection.client)).await {
+            if let Ok(mut connection) = self.connect(&shared).await {
+                loop {
+                    match confirm(&shared, &mut connection.client).await {
+                        Ok(()) => shared.fresh.set_astray(false),
+                        Err(error) => {
+                            if matches!(error, Error::Corrupt { .. }) {
+                                // What is in memory may have been revoked, and nobody can tell.
+                                shared.fresh.set_astray(true);
+                                shared.changed(None);
+                            }
+                            break;
+                        }
+                    }
                     confirmed = true;
                     if timeout(EVERY, self.heard.notified()).await.is_ok() {
                         sleep(AT_LEAST).await;
@@ -111,34 +194,39 @@ impl Watch {
         }
         Ok(connection)
     }
+}
 
-    /// Carries out what changed, then renews the lease.
-    async fn confirm(&mut self, shared: &Shared, client: &Client) -> Result<(), Fault> {
-        let asked = Instant::now();
-        let rows = client.query_typed(CHANGES, &[(&self.seen, Type::INT8)]).await?;
-        let first = rows.first().ok_or(Fault::Damaged("table blindvault_epoch: its row is missing"))?;
-        let epoch: i64 = first.try_get(0)?;
-        if epoch < self.seen {
-            // An older state of the database. What it says of revocations is worth nothing, so the lease runs out.
-            shared.changed(None);
-            return Err(Fault::Damaged("the revocation epoch went back"));
-        }
-        if rows.len() > MANY {
-            shared.changed(None);
-        } else {
-            for row in &rows {
-                if let (Some(tenant), Some(keys)) = (row.try_get(1)?, row.try_get(2)?) {
-                    shared.cache.drop_tenant(tenant);
-                    if keys {
-                        shared.changed(Some(tenant));
-                    }
-                }
+/// Verifies and carries out what changed, then renews the lease.
+async fn confirm(shared: &Shared, client: &mut Client) -> Result<(), Error> {
+    let asked = Instant::now();
+    let known = shared.fresh.total();
+    let slow = |_| Error::from(Fault::Lost("the database did not answer in time"));
+    let newer = timeout(PATIENCE, newer(client, &shared.sealer, &known)).await.map_err(slow)?;
+    let Some((total, changed)) = newer? else {
+        shared.lease.confirm(asked);
+        return Ok(());
+    };
+    let mut expected = known;
+    for (tenant, epoch, _) in &changed {
+        expected.advance(&shared.sealer, tenant, shared.fresh.epoch_of(tenant), *epoch)?;
+    }
+    if expected.sum != total.sum {
+        return Err(Fault::Damaged("the record of changed tenants is not as it was written").into());
+    }
+    if changed.len() > MANY {
+        shared.changed(None);
+    } else {
+        for (tenant, _, keys) in &changed {
+            shared.cache.drop_tenant(tenant);
+            if *keys {
+                shared.changed(Some(tenant));
             }
         }
-        self.seen = epoch;
-        shared.lease.confirm(asked);
-        Ok(())
     }
+    timeout(LONG, continues(client, known.epoch, known.chain, &total)).await.map_err(slow)??;
+    shared.fresh.advance(total, changed.iter().map(|(tenant, epoch, _)| (tenant.as_slice(), *epoch)));
+    shared.lease.confirm(asked);
+    Ok(())
 }
 
 impl Shared {
