@@ -29,7 +29,11 @@ pub(crate) fn check(config: &Config) -> Result<(), ConfigError> {
 ///
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
-pub(crate) fn open(config: &Config, root: &Arc<dyn RootKey>) -> Result<Arc<dyn vault_core::store::Store>, StartError> {
+pub(crate) fn open(
+    config: &Config,
+    root: &Arc<dyn RootKey>,
+    anchor: Option<Anchor>,
+) -> Result<Arc<dyn vault_core::store::Store>, StartError> {
     match &config.store {
         Store::Embedded(file) => {
             let fs: Arc<dyn Fs> = Arc::new(OsFs);
@@ -111,7 +115,12 @@ mod postgres {
         }
     }
 
-    pub(super) fn open(from: &Postgres, root: &Arc<dyn RootKey>, instance: &str) -> Result<Arc<dyn Store>, StartError> {
+    pub(super) fn open(
+        from: &Postgres,
+        root: &Arc<dyn RootKey>,
+        instance: &str,
+        anchor: Option<Anchor>,
+    ) -> Result<Arc<dyn Store>, StartError> {
         let settings = PostgresSettings { anchor, ..settings(from)? };
         let opening = PostgresStore::open(settings, Arc::clone(root), instance);
         // The store brings its own threads; this only waits. The caller is on a thread that may block.
