@@ -1,6 +1,6 @@
 //! The PostgreSQL store against its database's administrator, its network, and other versions of itself.
 #![cfg(all(feature = "postgres", feature = "dev"))]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};

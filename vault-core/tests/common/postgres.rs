@@ -5,12 +5,7 @@
 //! A test file takes it in with `#[path = "common/postgres.rs"] mod postgres;`. It needs `rcgen` and `tempfile` alone,
 //! so other crates can do the same.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a server that does not start is a failure"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a server that does not start is a failure")]
 
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
