@@ -6,22 +6,22 @@ mod roots;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::Arc;
 
 use vault_core::audit::{Log, LogSigner};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
-use vault_core::store::{EmbeddedStore, Store};
+use vault_core::store::{Anchor, Store};
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
 
 pub use roots::{Absent, roots};
 
-use crate::config::{Config, ConfigError, NamedFile, cannot_read};
+use crate::config::{self, Config, ConfigError, NamedFile, cannot_read};
 use crate::hardening;
+use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
 
@@ -120,22 +120,21 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
     roots(config, Absent::Refused)?;
+    store::check(config)?;
     signer(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 
-/// The store of a configuration, opened or made.
+/// The store of a configuration, opened or made; `anchor` is what [`audit`] answered.
 ///
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
-pub fn store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
-    let fs: Arc<dyn Fs> = Arc::new(OsFs);
-    let store_dir = match config.store.path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    };
-    fs.create_dir_durable(store_dir).map_err(|e| config.store.error(format!("its directory: {}", e.kind())))?;
-    Ok(Arc::new(EmbeddedStore::open(fs, &config.store.path)?))
+pub fn store(
+    config: &Config,
+    roots: &Arc<vault_core::kms::Roots>,
+    anchor: Option<Anchor>,
+) -> Result<Arc<dyn Store>, StartError> {
+    store::open(config, roots, anchor)
 }
 
 /// Refuses a configuration whose store is not there yet: opening it would make one.
@@ -143,20 +142,23 @@ pub fn store(config: &Config) -> Result<Arc<dyn Store>, StartError> {
 /// # Errors
 /// [`ConfigError`] naming it.
 pub fn require_store(config: &Config) -> Result<(), ConfigError> {
-    if config.store.path.exists() { Ok(()) } else { Err(config.store.error("there is no store")) }
+    match &config.store {
+        config::Store::Embedded(file) if !file.path.exists() => Err(file.error("there is no store")),
+        _ => Ok(()),
+    }
 }
 
-/// The audit log of a configuration, opened or made.
+/// The audit log of a configuration, opened or made, and the state of the store that it recorded last.
 ///
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
-pub fn audit(config: &Config) -> Result<Log, StartError> {
+pub fn audit(config: &Config) -> Result<(Log, Option<Anchor>), StartError> {
     let signer = signer(config)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
     let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
-    Ok(audit)
+    Ok((audit, recovery.anchor))
 }
 
 /// The vault of a configuration: opens store and audit log, or makes them where there are none.
@@ -169,8 +171,8 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     // Before anything is written.
     signer(config)?;
     hardening::check_memory(config.environment)?;
-    let store = store(config)?;
-    let audit = audit(config)?;
+    let (audit, anchor) = audit(config)?;
+    let store = store::open(config, &roots, anchor)?;
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
         store,

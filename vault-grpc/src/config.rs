@@ -5,6 +5,7 @@ mod aws;
 mod limits;
 mod read;
 mod roots;
+mod store;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use limits::Limits;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use store::{Postgres, PostgresAddress, Store};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG: u64 = 256 * 1024;
@@ -138,8 +140,8 @@ pub struct Config {
     pub data: Listener,
     /// The control plane, for operators.
     pub control: Listener,
-    /// The store's file.
-    pub store: NamedFile,
+    /// Where the rows are.
+    pub store: Store,
     /// The audit log's directory.
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).

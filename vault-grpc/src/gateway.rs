@@ -29,7 +29,7 @@ use crate::tls::{Current, Material, Materials};
 
 /// How often health is looked at.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
-/// How long a refusal may wait for the audit log before it is only in the log lines.
+/// How long a refusal, or the state of the store, may wait for the audit log before it is only in the log lines.
 const REFUSALS_DEADLINE: Duration = Duration::from_secs(5);
 /// After the connections are cut: how long their tasks may take.
 const AFTER_CUT: Duration = Duration::from_secs(3);
@@ -179,6 +179,7 @@ impl Gateway {
             drop(task.await);
         }
         tell_once(&vault, &refusals).await;
+        anchor(&vault).await;
         drop((data, control));
         vault.keys().evict_all();
         close(vault).await
@@ -241,9 +242,10 @@ fn with_health(routes: Routes, reporter: &HealthReporter) -> Routes {
     routes.add_service(HealthServer::new(HealthService::from_health_reporter(reporter.clone())))
 }
 
-/// Whether a data call can be answered: without an entry in the log there is none.
+/// Whether a data call can be answered: without an entry in the log there is none, nor where what is in memory may have
+/// been revoked long ago.
 fn is_serving(vault: &Vault) -> bool {
-    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_))
+    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_)) && vault.keys().lease().is_ok()
 }
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {
@@ -277,6 +279,16 @@ async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     loop {
         ticks.tick().await;
         tell_once(&vault, &refusals).await;
+        anchor(&vault).await;
+    }
+}
+
+/// Records the state of a store that others share, so that an older one is refused at the next start.
+async fn anchor(vault: &Vault) {
+    match timeout(REFUSALS_DEADLINE, vault.anchor()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log(&Event::Failed { what: "record the state of the store", error }),
+        Err(_) => log(&Event::Warning("the audit log did not take the state of the store in time")),
     }
 }
 

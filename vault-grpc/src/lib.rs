@@ -5,7 +5,7 @@
 //!               ├ listener     one for each plane: TLS, who calls, bounds, draining
 //!               │   └ tls      material, verifier, reload
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · plane · telemetry · metrics · hardening · refusals
+//! config · store · plane · telemetry · metrics · hardening · refusals
 //! ```
 
 pub mod build;
@@ -23,6 +23,7 @@ pub mod plane;
 mod refusals;
 pub mod service;
 pub mod status;
+mod store;
 pub mod telemetry;
 pub mod tls;
 

@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use vault_core::Error;
 use vault_core::error::Dependency;
+use vault_core::store::OUTCOME_UNKNOWN;
 use vault_proto::v1::ItemError;
 
 use crate::telemetry::{Event, log};
@@ -59,8 +60,11 @@ fn status_with(error: &Error, mut metadata: HashMap<String, String>) -> Status {
             metadata.insert("check".to_owned(), check.name().to_owned());
             error.to_string()
         }
-        Error::Unavailable { dependency, .. } => {
+        Error::Unavailable { dependency, why } => {
             metadata.insert("dependency".to_owned(), dependency.name().to_owned());
+            if *why == OUTCOME_UNKNOWN {
+                metadata.insert("outcome".to_owned(), "unknown".to_owned());
+            }
             error.to_string()
         }
         // Which root key it is, a workload need not know; it is in the log, and in the answer to an operator.
@@ -123,6 +127,9 @@ mod tests {
         let down = status(&Error::unavailable(Dependency::Audit, "the disk is full"));
         assert_eq!(down.code(), Code::Unavailable);
         assert_eq!(down.get_details_error_info().unwrap().metadata["dependency"], "audit");
+        assert!(!down.get_details_error_info().unwrap().metadata.contains_key("outcome"));
+        let unknown = status(&Error::unavailable(Dependency::Store, OUTCOME_UNKNOWN));
+        assert_eq!(unknown.get_details_error_info().unwrap().metadata["outcome"], "unknown");
         let damaged = status(&Error::corrupt("/var/lib/vault/store.redb", "page 7"));
         assert!(!format!("{damaged:?}").contains("store.redb"));
         let root = |retry| Error::RootKey { root: "hsm:root-7".into(), retry, why: "asleep" };

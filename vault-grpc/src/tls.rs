@@ -4,6 +4,12 @@
 mod load;
 mod verifier;
 
+/// Files with certificates and keys, for other parts that speak TLS.
+#[cfg(feature = "postgres")]
+pub(crate) mod files {
+    pub(crate) use super::load::{MAX_PEM, private_key, read};
+}
+
 use std::fmt;
 use std::sync::Arc;
 

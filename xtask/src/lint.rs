@@ -13,7 +13,7 @@ pub(crate) fn lint() -> bool {
         run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--features", FEATURES, "--", "-D", "warnings"]));
     say::heading("clippy, as releases are built");
     let release = ["clippy", "-p", "vault-grpc", "--no-default-features"];
-    for features in ["", "aws", "pkcs11"] {
+    for features in ["", "aws,postgres", "pkcs11"] {
         let all = [&release[..], &["--features", features, "--", "-D", "warnings"]].concat();
         good &= run(&mut cargo(&all));
     }

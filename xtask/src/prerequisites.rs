@@ -1,5 +1,6 @@
-//! What the steps need beside Rust: Python packages in a virtual environment, `strace`, SoftHSM, `buf`, a C++ compiler, cargo-fuzz. Each is
-//! installed when it is missing, in exact versions, and all but Debian's packages below the target directory.
+//! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
+//! PostgreSQL, `buf`, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact versions, and all but
+//! Debian's packages below the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,14 @@ pub(crate) fn strace() -> Result<(), String> {
 /// SoftHSM, the hardware security module that is none.
 pub(crate) fn softhsm() -> Result<(), String> {
     if works(program("softhsm2-util").arg("--version")) { Ok(()) } else { debian(&["softhsm2"]) }
+}
+
+/// The programs of a PostgreSQL server: the tests start their own. The package starts one too where it may; nobody asks
+/// that one anything.
+pub(crate) fn postgres() -> Result<(), String> {
+    let installed = fs::read_dir("/usr/lib/postgresql")
+        .is_ok_and(|mut versions| versions.any(|found| found.is_ok_and(|at| at.path().join("bin/initdb").exists())));
+    if installed { Ok(()) } else { debian(&["postgresql"]) }
 }
 
 /// `buf`, from npm.

@@ -35,6 +35,9 @@ pub(crate) fn test(long: bool) -> bool {
     if let Err(reason) = prerequisites::softhsm() {
         say::line(format_args!("SoftHSM: MISSING: {reason}"));
     }
+    if let Err(reason) = prerequisites::postgres() {
+        say::line(format_args!("postgresql: MISSING: {reason}"));
+    }
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
+use super::anchor::Anchor;
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
 use super::frame::{self, UNREADABLE, header};
@@ -50,6 +51,8 @@ pub struct Recovery {
     pub signed: u64,
     /// The incomplete last frame that was cut, which nobody had been told of.
     pub cut: Option<Cut>,
+    /// The last state of the store that was recorded.
+    pub anchor: Option<Anchor>,
 }
 
 /// What was cut from the end of `entries.log`.
@@ -93,6 +96,8 @@ pub enum SystemEvent {
         /// How many.
         count: u64,
     },
+    /// A state that the store had reached: an older one is refused from here on.
+    StoreAnchor(Anchor),
 }
 
 impl SystemEvent {
@@ -105,6 +110,7 @@ impl SystemEvent {
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
+            Self::StoreAnchor(anchor) => return anchor.body(),
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }
     }
@@ -184,6 +190,7 @@ impl Log {
             entries: state.edge.size(),
             signed: state.last.map_or(0, |last| last.size),
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
+            anchor: state.anchor,
         };
         // Everything was checked. From here on the disk is written.
         let Files { entries, checkpoints } = repair(&*fs, dir, &signer, &state)?;

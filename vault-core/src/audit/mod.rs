@@ -10,6 +10,7 @@
 //! `docs/audit.md` is the specification. No witness cosigns yet: [`verify`] says so when it was not shown that the log
 //! was not rolled back.
 
+mod anchor;
 mod checkpoint;
 mod entry;
 mod frame;
@@ -26,6 +27,7 @@ mod verify;
 mod wire;
 mod writer;
 
+pub use anchor::Anchor;
 pub use checkpoint::Checkpoint;
 pub use entry::{
     Body, Decided, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_POLICY_BYTES, MAX_PRINCIPAL, Policies, Status,

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
+use super::anchor::Anchor;
 use super::checkpoint::{self, Checkpoint, MAX_NOTE};
 use super::entry::{Entry, first_previous};
 use super::frame::{self, UNREADABLE};
@@ -124,6 +125,8 @@ pub(super) type Tenants = HashMap<TenantId, (u64, Hash)>;
 pub(super) struct State {
     pub(super) edge: Edge,
     pub(super) tenants: Tenants,
+    /// The last recorded state of the store.
+    pub(super) anchor: Option<Anchor>,
     /// The hash of the last frame.
     pub(super) chain: Hash,
     /// The end of the last whole frame, and how many bytes of an incomplete one follow.
@@ -178,20 +181,20 @@ pub(super) fn published(
 }
 
 /// Checks one entry against its place in the log and in its tenant's chain.
-fn check_entry(bytes: &[u8], leaf: Hash, index: u64, tenants: &mut Tenants) -> Result<(), String> {
+fn check_entry(bytes: &[u8], leaf: Hash, index: u64, tenants: &mut Tenants) -> Result<Entry, String> {
     let entry = Entry::decode(bytes).map_err(|error| error.to_string())?;
     if entry.index != index {
         return Err(format!("it says that it is entry {}", entry.index));
     }
-    if let Some(link) = entry.link {
+    if let Some(link) = &entry.link {
         let (sequence, previous) =
             tenants.get(&link.tenant).copied().unwrap_or_else(|| (0, first_previous(&link.tenant)));
         if link.sequence != sequence + 1 || link.previous != previous {
             return Err(format!("it does not follow its tenant's entry number {sequence}"));
         }
-        tenants.insert(link.tenant, (link.sequence, leaf));
+        tenants.insert(link.tenant.clone(), (link.sequence, leaf));
     }
-    Ok(())
+    Ok(entry)
 }
 
 /// The checkpoints, one ahead.
@@ -269,6 +272,7 @@ pub(super) fn replay(
     let mut ahead = Ahead { reader, verifier, next: None, end: 0, last_note: 0, torn: false, last: None };
     let mut edge = Edge::new();
     let mut tenants = Tenants::new();
+    let mut anchor = None;
     let mut signed_end = frames.position();
     if let Some(finding) = ahead.advance()? {
         return Ok(Err(finding));
@@ -288,8 +292,9 @@ pub(super) fn replay(
         }
         for (bytes, leaf) in frames.entries() {
             let index = edge.size();
-            if let Err(why) = check_entry(bytes, leaf, index, &mut tenants) {
-                return Ok(Err(Finding::Entry { index, position, why }));
+            match check_entry(bytes, leaf, index, &mut tenants) {
+                Ok(entry) => anchor = Anchor::from_body(&entry.body).or(anchor),
+                Err(why) => return Ok(Err(Finding::Entry { index, position, why })),
             }
             edge.push(leaf);
             watch.entry(index, bytes, leaf)?;
@@ -313,6 +318,7 @@ pub(super) fn replay(
     Ok(Ok(State {
         edge,
         tenants,
+        anchor,
         chain: frames.chain(),
         entries_end: frames.position(),
         torn,

@@ -12,15 +12,15 @@ use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
 };
 use super::wrapping::WrappingKey;
-use crate::audit::{KeyRef, Pseudonym, Recorded};
+use crate::audit::{Anchor, KeyRef, Pseudonym, Recorded};
 use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
-use crate::error::{Dependency, Error};
+use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
-use crate::store::{Expect, Row, Store, Table};
+use crate::store::{Expect, Row, Store, Table, Watcher};
 use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
@@ -104,11 +104,10 @@ pub struct SealingPlan {
 }
 
 /// The key that an envelope names, as far as metadata tell.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpeningPlan {
     /// The key, for the intent entry.
     pub key: KeyRef,
-    row: DataKeyRow,
 }
 
 /// The scope of data keys that a resource names.
@@ -144,6 +143,7 @@ impl Keyring {
             parts,
         });
         let weak = Arc::downgrade(&keyring);
+        keyring.parts.store.watch(weak.clone());
         thread::Builder::new()
             .name("vault-key-expiry".into())
             .spawn(move || sweep(&weak))
@@ -191,6 +191,12 @@ impl Keyring {
         }
     }
 
+    /// A row for a data call, perhaps from memory: see [`Store::get_cached`].
+    async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+        let row = self.parts.store.get_cached(table, key).await?;
+        row.map(|row| rows::decode(table, &row)).transpose()
+    }
+
     pub(super) async fn tenant_row(&self, tenant: &TenantId) -> Result<Option<(TenantRow, Row)>, Error> {
         self.row(Table::Tenants, &rows::tenant_key(tenant)).await
     }
@@ -200,13 +206,27 @@ impl Keyring {
     /// # Errors
     /// [`Error::Unavailable`] or [`Error::Corrupt`] from the store.
     pub async fn facts(&self, tenant: &TenantId, dataset: &DatasetId) -> Result<Option<Facts>, Error> {
-        let Some((row, _)) = self.tenant_row(tenant).await? else { return Ok(None) };
-        let declared = self.row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
+        let Some(row) = self.known_row::<TenantRow>(Table::Tenants, &rows::tenant_key(tenant)).await? else {
+            return Ok(None);
+        };
+        let declared = self.known_row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
         Ok(Some(Facts {
             suspended: row.state != TenantState::Active,
-            dataset: declared
-                .map(|(row, _)| DatasetFacts { classification: row.classification, residency: row.residency }),
+            dataset: declared.map(|row| DatasetFacts { classification: row.classification, residency: row.residency }),
         }))
+    }
+
+    /// Whether what is in memory may still be used: see [`Store::lease`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] once data calls are refused for it.
+    pub fn lease(&self) -> Result<(), Error> {
+        self.parts.store.lease()
+    }
+
+    /// The newest state of the store that is known, for the audit log: see [`Store::anchor`].
+    pub(crate) fn anchor(&self) -> Option<Anchor> {
+        self.parts.store.anchor()
     }
 
     /// Which key will seal for a resource: the active one, or one that is still to be made.
@@ -216,7 +236,7 @@ impl Keyring {
     pub async fn plan_sealing(&self, resource: &Resource) -> Result<SealingPlan, Error> {
         let scope = scope_of(resource)?;
         let key = rows::active_key(&scope.tenant, &scope.dataset, scope.subject.as_ref());
-        if let Some((active, _)) = self.row::<ActiveKeyRow>(Table::ActiveKeys, &key).await? {
+        if let Some(active) = self.known_row::<ActiveKeyRow>(Table::ActiveKeys, &key).await? {
             let key = KeyRef::new(active.id()?, KeyVersion(active.version));
             return Ok(SealingPlan { key, fresh: false });
         }
@@ -232,11 +252,11 @@ impl Keyring {
     pub async fn plan_opening(&self, resource: &Resource, id: KeyId) -> Result<Option<OpeningPlan>, Error> {
         let scope = scope_of(resource)?;
         let key = rows::data_key_key(&scope.tenant, id);
-        let Some((row, _)) = self.row::<DataKeyRow>(Table::DataKeys, &key).await? else { return Ok(None) };
+        let Some(row) = self.known_row::<DataKeyRow>(Table::DataKeys, &key).await? else { return Ok(None) };
         let same_scope = row.dataset == scope.dataset.as_str()
             && row.subject.as_deref() == scope.subject.as_ref().map(Subject::as_str);
         let opens = matches!(row.state, KeyState::Active | KeyState::DecryptOnly);
-        Ok((same_scope && opens).then(|| OpeningPlan { key: KeyRef::new(id, KeyVersion(row.version)), row }))
+        Ok((same_scope && opens).then(|| OpeningPlan { key: KeyRef::new(id, KeyVersion(row.version)) }))
     }
 
     /// Seals something with the key of a plan, made now if it is not there yet. `work` may be called again with another
@@ -255,7 +275,8 @@ impl Keyring {
         let key = if plan.fresh { self.make_first(&scope, plan.key).await? } else { plan.key };
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
-            let data_key = self.data_key(&scope, key).await?;
+            let destroyed = Error::FailedPrecondition("the data key is suspended or destroyed");
+            let data_key = self.data_key(&scope, key, destroyed).await?;
             match work(&data_key) {
                 Err(_) if data_key.is_wiped() => continue,
                 done => return done.map(|done| (done, key)),
@@ -277,9 +298,7 @@ impl Keyring {
         let scope = scope_of(recorded.permit().resource())?;
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
-            let name = DataKeyName(scope.tenant.clone(), plan.key.key_id);
-            let load = || self.unwrap_data_key(&scope, plan.key, &plan.row);
-            let data_key = self.data_keys.get_or_load(&name, load).await?;
+            let data_key = self.data_key(&scope, plan.key, Error::Unopenable).await?;
             if *data_key.scope() != scope {
                 return Err(Error::Unopenable);
             }
@@ -291,23 +310,28 @@ impl Keyring {
         Err(evicted())
     }
 
-    async fn data_key(&self, scope: &Scope, key: KeyRef) -> Result<Arc<DataKey>, Error> {
+    /// A data key. Where it has to be loaded, what the call was planned with may have been revoked since, and the key
+    /// wiped; it must not come back then. `destroyed` is what the caller hears of a key that is no longer to be used.
+    async fn data_key(&self, scope: &Scope, key: KeyRef, destroyed: Error) -> Result<Arc<DataKey>, Error> {
         let name = DataKeyName(scope.tenant.clone(), key.key_id);
-        self.data_keys
-            .get_or_load(&name, async || {
-                let row_key = rows::data_key_key(&scope.tenant, key.key_id);
-                let (row, _) = self
-                    .row::<DataKeyRow>(Table::DataKeys, &row_key)
-                    .await?
-                    .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
-                self.unwrap_data_key(scope, key, &row).await
-            })
-            .await
-    }
-
-    async fn unwrap_data_key(&self, scope: &Scope, key: KeyRef, row: &DataKeyRow) -> Result<DataKey, Error> {
-        let raw = self.unwrap_row(scope, key.key_id, row).await?;
-        DataKey::new(&raw, key.key_id, KeyVersion(row.version), scope.clone())
+        let load = async || {
+            let tenant_key = rows::tenant_key(&scope.tenant);
+            let tenant = self.known_row::<TenantRow>(Table::Tenants, &tenant_key).await?;
+            if tenant.is_none_or(|tenant| tenant.state != TenantState::Active) {
+                return Err(Error::Denied(Check::Suspended));
+            }
+            let row_key = rows::data_key_key(&scope.tenant, key.key_id);
+            let row = self
+                .known_row::<DataKeyRow>(Table::DataKeys, &row_key)
+                .await?
+                .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
+            if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
+                return Err(destroyed.clone());
+            }
+            let raw = self.unwrap_row(scope, key.key_id, &row).await?;
+            DataKey::new(&raw, key.key_id, KeyVersion(row.version), scope.clone())
+        };
+        self.data_keys.get_or_load(&name, load).await
     }
 
     pub(super) async fn unwrap_row(&self, scope: &Scope, id: KeyId, row: &DataKeyRow) -> Result<Key32, Error> {
@@ -377,8 +401,8 @@ impl Keyring {
     }
 
     async fn load_wrapping_key(&self, tenant: &TenantId, version: KeyVersion) -> Result<WrappingKey, Error> {
-        let (row, _) = self
-            .row::<TenantKeyRow>(Table::TenantKeys, &rows::tenant_key_key(tenant, version))
+        let row = self
+            .known_row::<TenantKeyRow>(Table::TenantKeys, &rows::tenant_key_key(tenant, version))
             .await?
             .ok_or_else(|| Error::corrupt("store", "table tenant_keys: a version in use has no row"))?;
         if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
@@ -408,12 +432,21 @@ impl Keyring {
     }
 
     async fn load_side_key(&self, tenant: &TenantId, kind: &'static str) -> Result<SideKey, Error> {
-        let (row, _) = self
-            .row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
+        let row = self
+            .known_row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
             .await?
             .ok_or(Error::NotFound("tenant"))?;
         let version = KeyVersion(row.tenant_key_version);
         self.with_wrapping_key(tenant, version, |wrapping| wrapping.unwrap_side(kind, &row.wrapped).map(SideKey)).await
+    }
+}
+
+impl Watcher for Keyring {
+    fn changed(&self, tenant: Option<&[u8]>) {
+        match tenant.and_then(|id| TenantId::parse(std::str::from_utf8(id).ok()?).ok()) {
+            Some(tenant) => self.evict_tenant(&tenant),
+            None => self.evict_all(),
+        }
     }
 }
 

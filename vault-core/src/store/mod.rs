@@ -2,7 +2,7 @@
 //!
 //! The vault keeps only metadata and wrapped keys here; whoever reads the store reads nothing secret. Rows are never
 //! deleted, what is destroyed leaves a tombstone value. [`Store`] is the seam: the embedded implementation keeps one
-//! file on one machine, a later one keeps the rows in a database.
+//! file on one machine, the other (feature `postgres`) keeps the rows in a database that many gateways share.
 
 mod backend;
 mod bounds;
@@ -11,16 +11,22 @@ mod engine;
 mod header;
 mod open;
 mod overlay;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod row;
 mod writer;
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Weak;
 
 pub use bounds::{MAX_BATCH, MAX_KEY, MAX_VALUE, check_batch};
 pub use embedded::EmbeddedStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{Address, PostgresSettings, PostgresStore, Tls};
 
+pub use crate::audit::Anchor;
 use crate::error::Error;
 
 /// A future that borrows from its caller and can move between threads.
@@ -60,6 +66,11 @@ impl Table {
         }
     }
 }
+
+/// The `why` of an [`Error::Unavailable`] from [`Store::commit`] when even the next call may find the old rows or the
+/// new: all of them, but nobody knows which. Reading again tells, and the versions keep a repetition from doing it twice.
+pub const OUTCOME_UNKNOWN: &str =
+    "the connection was lost while committing, and whether it was done is unknown; read again before you retry";
 
 /// A stored value and how often it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,11 +120,22 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Unavailable`] or [`Error::Corrupt`].
     fn get<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>>;
 
-    /// Reads up to `limit` rows whose keys start with `prefix` and come after `after`, in order of their keys' bytes.
-    /// The rows are of one moment; the next page may be of a later one.
+    /// Reads one row for a data call. It may come from memory, and then be older than the last commit made through
+    /// another store on the same rows, for as long as [`Self::lease`] allows; a commit through this store is seen at once.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] or [`Error::Corrupt`].
+    /// [`Error::Unavailable`], also when the lease has run out; [`Error::Corrupt`].
+    fn get_cached<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>> {
+        self.get(table, key)
+    }
+
+    /// Reads up to `limit` rows whose keys start with `prefix` and come after `after`, in a fixed order. It is that of
+    /// the keys' bytes, but where a key names a person (the third part of keys in [`Table::ActiveKeys`], which `prefix`
+    /// must not reach into): a store may keep those in another. The rows are of one moment; the next page may be of a
+    /// later one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Corrupt`]; [`Error::Invalid`] naming `prefix`.
     fn scan<'a>(
         &'a self,
         table: Table,
@@ -130,4 +152,33 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// the field for what [`check_batch`] refuses, [`Error::Unavailable`] if the disk or database failed: the rows are
     /// then the old or the new, all of them. [`Error::Corrupt`] if a row to be replaced is damaged.
     fn commit(&self, writes: Vec<Write>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Whether what is in memory may still be used: changes made through other stores on the same rows are known, up to
+    /// a moment that is not longer ago than the revocation lease. A store that shares its rows with nobody always says
+    /// yes.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] once it has run out.
+    fn lease(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The newest state of the rows that this store knows, for the audit log: a store that is opened with it refuses
+    /// every older state, and every other history. `None` for a store that shares its rows with nobody.
+    fn anchor(&self) -> Option<Anchor> {
+        None
+    }
+
+    /// Has a watcher told of changes made through other stores on the same rows, for as long as it lives. To have the
+    /// keys of a tenant wiped on every gateway, a commit replaces the tenant's own row, along with whatever it is about.
+    fn watch(&self, watcher: Weak<dyn Watcher>) {
+        drop(watcher);
+    }
+}
+
+/// Keeps things in memory that a change of rows makes worthless.
+pub trait Watcher: Send + Sync + 'static {
+    /// The row of a tenant was replaced, perhaps by ourselves; `None` stands for any. What is in memory of it must be
+    /// gone when this returns.
+    fn changed(&self, tenant: Option<&[u8]>);
 }

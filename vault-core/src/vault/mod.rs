@@ -81,12 +81,12 @@ mod data;
 mod embedded;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 
-use crate::audit::{Log, Outcome, Pseudonym, Recorded};
+use crate::audit::{Anchor, Log, Outcome, Pseudonym, Recorded, SystemEvent};
 use crate::error::Error;
 use crate::id::RequestId;
 use crate::keys::Keyring;
@@ -122,6 +122,8 @@ pub struct Vault {
     audit: Log,
     keys: Arc<Keyring>,
     clock: Arc<dyn Clock>,
+    /// The last state of the store in the log.
+    anchored: Mutex<Option<Anchor>>,
 }
 
 impl fmt::Debug for Vault {
@@ -134,7 +136,7 @@ impl Vault {
     /// A vault of these parts.
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
-        Self { authorizer, audit, keys, clock }
+        Self { authorizer, audit, keys, clock, anchored: Mutex::default() }
     }
 
     /// The audit log: its health, its checkpoints.
@@ -150,6 +152,25 @@ impl Vault {
     /// The policies and the registry in force.
     pub const fn authorizer(&self) -> &Authorizer {
         &self.authorizer
+    }
+
+    /// Records the state that the store has reached, if it is another than the last recorded: whoever opens the store
+    /// with that ([`Recovery::anchor`](crate::audit::Recovery)) finds an older database out. Call it every second or so,
+    /// and before [`Self::close`]; a store that no others share has nothing to record.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn anchor(&self) -> Result<(), Error> {
+        let anchor = self.keys.anchor();
+        let known = |of: &Mutex<Option<Anchor>>| *of.lock().unwrap_or_else(PoisonError::into_inner);
+        match anchor {
+            Some(anchor) if known(&self.anchored) != Some(anchor) => {
+                self.audit.system(SystemEvent::StoreAnchor(anchor)).await?;
+                *self.anchored.lock().unwrap_or_else(PoisonError::into_inner) = Some(anchor);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Wipes every key in memory and closes the audit log: what waits is written, the last checkpoint signed. Blocks until

@@ -6,10 +6,13 @@ use std::io::{self, BufReader, BufWriter, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use vault_core::audit::SystemEvent;
 use vault_core::backup::{self, Report, Source};
 use vault_core::fs::{Fs, OsFs};
+use vault_core::kms::Roots;
+use vault_core::store::{Anchor, Store};
 use vault_core::time::{Clock as _, SystemClock};
 use vault_grpc::build::{self, StartError};
 use vault_grpc::config::{Config, ConfigError, cannot_read};
@@ -52,8 +55,8 @@ async fn write(config: &Path, out: &Path) -> Result<(), StartError> {
     }
     build::require_store(&config)?;
     let roots = build::roots(&config, build::Absent::Refused)?;
-    let store = build::store(&config)?;
-    let audit = build::audit(&config)?;
+    let (audit, anchor) = build::audit(&config)?;
+    let (config, store) = opened(config, &roots, anchor).await?;
     let mut aside = out.as_os_str().to_owned();
     aside.push(".part");
     let aside = PathBuf::from(aside);
@@ -74,6 +77,20 @@ async fn write(config: &Path, out: &Path) -> Result<(), StartError> {
     print::line(format_args!("wrote {}", out.display()));
     tell(&report);
     Ok(())
+}
+
+/// Opens the store, which may have to wait for a database.
+async fn opened(
+    config: Config,
+    roots: &Arc<Roots>,
+    anchor: Option<Anchor>,
+) -> Result<(Config, Arc<dyn Store>), StartError> {
+    let roots = Arc::clone(roots);
+    let opening = tokio::task::spawn_blocking(move || {
+        let store = build::store(&config, &roots, anchor)?;
+        Ok((config, store))
+    });
+    opening.await.map_err(|_| ConfigError::new("the store", "opening it panicked"))?
 }
 
 fn tell(report: &Report) {
@@ -107,9 +124,9 @@ async fn put_back(config: &Path, from: &Path, newer: &[PathBuf], check: bool) ->
     let mut files = newer.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     let mut newer: Vec<&mut dyn Source> = files.iter_mut().map(|file| file as &mut dyn Source).collect();
     // Durable before the first row: who looks at the log learns of a restore that was interrupted as well.
-    let audit = build::audit(&config)?;
+    let (audit, anchor) = build::audit(&config)?;
     audit.system(SystemEvent::Restoring { created: report.created.0, rows: report.rows() }).await?;
-    let store = build::store(&config)?;
+    let (config, store) = opened(config, &roots, anchor).await?;
     let restored = backup::restore(&mut from, &mut newer, &*store, &roots, &config.instance).await;
     audit.close()?;
     let restored = restored?;

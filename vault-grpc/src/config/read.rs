@@ -11,6 +11,7 @@ use vault_core::principal::TrustDomain;
 
 use super::limits::RawLimits;
 use super::roots::{RawCustody, RawRoot};
+use super::store::RawStore;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy};
 
 pub(super) type Text = Spanned<String>;
@@ -22,7 +23,7 @@ struct Raw {
     instance: Text,
     data: RawListener,
     control: RawListener,
-    store: RawStore,
+    store: Spanned<RawStore>,
     audit: RawAudit,
     root: Option<Spanned<RawRoot>>,
     #[serde(default)]
@@ -51,12 +52,6 @@ struct RawListener {
     #[serde(default)]
     crls: Vec<Text>,
     trust_domain: Text,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawStore {
-    path: Text,
 }
 
 #[derive(Deserialize)]
@@ -164,7 +159,7 @@ impl Reader<'_> {
             instance: self.instance(raw.instance)?,
             data: self.listener(&raw.data, "data")?,
             control: self.listener(&raw.control, "control")?,
-            store: self.file(&raw.store.path, "store.path")?,
+            store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
             roots,
@@ -244,17 +239,28 @@ impl Reader<'_> {
         })
     }
 
-    fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {
-        let within = |value: &Option<Spanned<u64>>, key: &str, default: u64, least: u64, most: u64| match value {
+    /// A number within its bounds, or the default.
+    pub(super) fn within(
+        &self,
+        value: &Option<Spanned<u64>>,
+        key: &str,
+        default: u64,
+        least: u64,
+        most: u64,
+    ) -> Result<u64, ConfigError> {
+        match value {
             None => Ok(default),
             Some(value) if (least..=most).contains(value.get_ref()) => Ok(*value.get_ref()),
             Some(value) => Err(self.refuse(value.span().start, key, format!("must be {least} to {most}"))),
-        };
-        let capacity = within(&raw.capacity, "cache.capacity", 100_000, 1, 10_000_000)?;
+        }
+    }
+
+    fn cache(&self, raw: &RawCache) -> Result<Cache, ConfigError> {
+        let capacity = self.within(&raw.capacity, "cache.capacity", 100_000, 1, 10_000_000)?;
         Ok(Cache {
             capacity: usize::try_from(capacity).unwrap_or(usize::MAX),
-            ttl: Duration::from_millis(within(&raw.ttl_ms, "cache.ttl_ms", 300_000, 1000, 3_600_000)?),
-            idle: Duration::from_millis(within(&raw.idle_ms, "cache.idle_ms", 60_000, 1000, 3_600_000)?),
+            ttl: Duration::from_millis(self.within(&raw.ttl_ms, "cache.ttl_ms", 300_000, 1000, 3_600_000)?),
+            idle: Duration::from_millis(self.within(&raw.idle_ms, "cache.idle_ms", 60_000, 1000, 3_600_000)?),
         })
     }
 }

@@ -17,12 +17,12 @@ use crate::config::{ConfigError, Listener, NamedFile, cannot_read};
 use crate::plane::Principal;
 
 /// Longest PEM file with certificates or revocation lists, in bytes.
-const MAX_PEM: u64 = 16 * 1024 * 1024;
+pub(crate) const MAX_PEM: u64 = 16 * 1024 * 1024;
 /// Longest PEM file with a private key, in bytes.
-const MAX_KEY: u64 = 64 * 1024;
+pub(crate) const MAX_KEY: u64 = 64 * 1024;
 
 /// Reads a whole file into `into`, which is not reallocated: what it holds can be wiped.
-fn read(file: &NamedFile, most: u64, private: bool) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
+pub(crate) fn read(file: &NamedFile, most: u64, private: bool) -> Result<Zeroizing<Vec<u8>>, ConfigError> {
     let mut open = File::open(&file.path).map_err(|e| file.error(cannot_read(&e)))?;
     let facts = open.metadata().map_err(|e| file.error(cannot_read(&e)))?;
     if !facts.is_file() {
@@ -62,15 +62,20 @@ pub(super) fn bundle<P: Plane>(listener: &Listener) -> Result<TrustBundle<P>, Co
     Ok(bundle)
 }
 
+/// A private key, from a file that nobody else may read.
+pub(crate) fn private_key(file: &NamedFile) -> Result<PrivateKeyDer<'static>, ConfigError> {
+    let pem = read(file, MAX_KEY, true)?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| file.error("holds no private key in PEM (PKCS #8, SEC 1 or PKCS #1)"))
+}
+
 pub(super) fn material<P: Principal>(
     listener: &Listener,
     bundle: TrustBundle<P::Plane>,
 ) -> Result<Material<P>, ConfigError> {
     let chain = certificates_from_pem(&read(&listener.certificate, MAX_PEM, false)?)
         .map_err(|e| listener.certificate.error(e))?;
-    let pem = read(&listener.key, MAX_KEY, true)?;
-    let mut key = PrivateKeyDer::from_pem_slice(&pem)
-        .map_err(|_| listener.key.error("holds no private key in PEM (PKCS #8, SEC 1 or PKCS #1)"))?;
+    let mut key = private_key(&listener.key)?;
     let signer = aws_lc_rs::sign::any_supported_type(&key);
     key.zeroize();
     let signer = signer.map_err(|_| listener.key.error("is a key of a kind that is not supported"))?;

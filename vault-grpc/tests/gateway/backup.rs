@@ -38,12 +38,13 @@ async fn a_store_that_was_lost_comes_back_from_its_backup() {
     assert!(!good && said.contains("exists already"), "{said}");
 
     let loaded = Config::load(&made.config).unwrap();
-    fs::remove_file(&loaded.store.path).unwrap();
+    let vault_grpc::config::Store::Embedded(store) = loaded.store.clone() else { unreachable!() };
+    fs::remove_file(&store.path).unwrap();
     let missing = dir.path().join("none.blv");
     let (good, said) = run(&["backup", "--config", config, "--out", missing.to_str().unwrap()]);
-    assert!(!good && said.contains("there is no store") && !loaded.store.path.exists(), "{said}");
+    assert!(!good && said.contains("there is no store") && !store.path.exists(), "{said}");
     let (good, said) = run(&["restore", "--config", config, "--from", out, "--check"]);
-    assert!(good && said.contains("whole") && !loaded.store.path.exists(), "{said}");
+    assert!(good && said.contains("whole") && !store.path.exists(), "{said}");
 
     let damaged = dir.path().join("damaged.blv");
     let mut bytes = fs::read(out).unwrap();
@@ -51,14 +52,14 @@ async fn a_store_that_was_lost_comes_back_from_its_backup() {
     bytes[middle] ^= 1;
     fs::write(&damaged, bytes).unwrap();
     let (good, said) = run(&["restore", "--config", config, "--from", damaged.to_str().unwrap()]);
-    assert!(!good && said.contains("the backup is damaged") && !loaded.store.path.exists(), "{said}");
+    assert!(!good && said.contains("the backup is damaged") && !store.path.exists(), "{said}");
 
     let text = fs::read_to_string(&made.config).unwrap();
     let elsewhere = made.config.with_file_name("elsewhere.toml");
     let instance = text.lines().find(|line| line.starts_with("instance = ")).unwrap();
     fs::write(&elsewhere, text.replace(instance, "instance = \"elsewhere\"")).unwrap();
     let (good, said) = run(&["restore", "--config", elsewhere.to_str().unwrap(), "--from", out]);
-    assert!(!good && said.contains("another instance") && !loaded.store.path.exists(), "{said}");
+    assert!(!good && said.contains("another instance") && !store.path.exists(), "{said}");
 
     let (good, said) = run(&["restore", "--config", config, "--from", out]);
     assert!(good && said.contains("restored:"), "{said}");

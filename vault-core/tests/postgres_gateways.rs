@@ -1,0 +1,287 @@
+//! Two vaults on one database, as two gateways are: what one revokes the other stops serving, in time, whatever becomes
+//! of the database.
+#![cfg(all(feature = "postgres", feature = "dev"))]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it measured"
+)]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use fixture::{People, because, call, context, dataset, open_vault_on, target, tenant};
+use pg_bed::{Database, INSTANCE, root, settings, tcp};
+use pollster::block_on;
+use proxy::Proxy;
+use vault_core::error::{Check, Dependency};
+use vault_core::fs::OsFs;
+use vault_core::id::{KeyVersion, Reason};
+use vault_core::keys::CacheSettings;
+use vault_core::kms::Roots;
+use vault_core::principal::{Operator, Workload};
+use vault_core::store::{PostgresSettings, PostgresStore};
+use vault_core::time::SystemClock;
+use vault_core::vault::{DecryptRequest, EncryptRequest};
+use vault_core::{Error, Vault};
+
+#[path = "common/fixture.rs"]
+mod fixture;
+#[path = "common/pg_bed.rs"]
+mod pg_bed;
+#[path = "common/pki.rs"]
+mod pki;
+#[path = "common/postgres.rs"]
+mod postgres;
+#[path = "common/proxy.rs"]
+mod proxy;
+
+const LEASE: Duration = Duration::from_secs(4);
+/// Longer than anything here takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A vault with an audit log of its own.
+struct Gateway {
+    vault: Vault,
+    billing: Workload,
+    alice: Operator,
+    reason: Reason,
+    _dir: tempfile::TempDir,
+}
+
+impl Gateway {
+    fn start(people: &People, root: &Arc<Roots>, settings: PostgresSettings) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let store = block_on(PostgresStore::open(settings, Arc::clone(root), INSTANCE)).unwrap();
+        let vault = open_vault_on(
+            Arc::new(store),
+            Arc::new(OsFs),
+            dir.path(),
+            Arc::new(SystemClock),
+            CacheSettings::default(),
+            Arc::clone(root),
+        );
+        let (billing, alice) = (people.workload("/ns/shop/sa/billing"), people.operator("alice"));
+        Self { vault, billing, alice, reason: because(), _dir: dir }
+    }
+
+    /// Makes the tenant and its dataset.
+    fn set_up(&self) {
+        block_on(self.vault.create_tenant(&call(&self.alice, &self.reason), &tenant("acme"))).unwrap();
+        let at = (&tenant("acme"), &dataset("customers"));
+        block_on(self.vault.create_dataset(&call(&self.alice, &self.reason), at, None, None)).unwrap();
+    }
+
+    fn encrypt(&self, subject: Option<&str>) -> Result<Vec<u8>, Error> {
+        let target = target("acme", "customers", subject);
+        let request = EncryptRequest { target: &target, context: &context(), plaintext: b"plain" };
+        block_on(self.vault.encrypt(&self.billing, request)).map(|sealed| sealed.envelope)
+    }
+
+    fn decrypt(&self, envelope: &[u8]) -> Result<(), Error> {
+        let target = target("acme", "customers", None);
+        let request = DecryptRequest { target: &target, context: &context(), envelope };
+        let opened = block_on(self.vault.decrypt(&self.billing, request))?;
+        assert_eq!(opened.plaintext.expose(), b"plain");
+        Ok(())
+    }
+
+    fn suspend(&self) {
+        block_on(self.vault.suspend_tenant(&call(&self.alice, &self.reason), &tenant("acme"), None)).unwrap();
+    }
+
+    fn resume(&self) {
+        block_on(self.vault.resume_tenant(&call(&self.alice, &self.reason), &tenant("acme"), None)).unwrap();
+    }
+
+    /// How long until a decryption ends like this; it may end well before.
+    fn until(&self, envelope: &[u8], wanted: &Result<(), Error>) -> Duration {
+        let begun = Instant::now();
+        loop {
+            let result = self.decrypt(envelope);
+            if result == *wanted {
+                return begun.elapsed();
+            }
+            assert!(begun.elapsed() < PATIENCE, "still {result:?}, not {wanted:?}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+const SUSPENDED: Result<(), Error> = Err(Error::Denied(Check::Suspended));
+
+fn is_cut_off(result: &Result<(), Error>) -> bool {
+    matches!(result, Err(Error::Unavailable { dependency: Dependency::Store, .. }))
+}
+
+#[test]
+fn a_suspension_on_one_gateway_stops_the_other_within_a_second() {
+    let Some(database) = Database::fresh() else { return };
+    let people = People::new();
+    let a = Gateway::start(&people, &database.root, database.settings());
+    let b = Gateway::start(&people, &database.root, database.settings());
+    a.set_up();
+    let envelope = a.encrypt(None).unwrap();
+    let mut took = Vec::new();
+    for round in 0..20 {
+        b.decrypt(&envelope).unwrap();
+        assert!(b.vault.keys().data_key_stats().held > 0);
+        if round >= 15 {
+            // Whoever watches is cut: what it missed is found when it is back.
+            database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%blindvault_epoch%' AND pid <> pg_backend_pid()");
+        }
+        a.suspend();
+        took.push(b.until(&envelope, &SUSPENDED));
+        assert_eq!(a.decrypt(&envelope), SUSPENDED);
+        // The key itself goes from memory, too.
+        let begun = Instant::now();
+        while b.vault.keys().data_key_stats().held > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(1));
+        }
+        b.resume();
+        b.until(&envelope, &Ok(()));
+        a.until(&envelope, &Ok(()));
+    }
+    println!("suspended elsewhere after {:?}; with the watcher's connection cut {:?}", &took[..15], &took[15..]);
+    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+}
+
+#[test]
+fn a_gateway_cut_off_serves_until_its_lease_ends_and_recovers() {
+    let Some(database) = Database::fresh() else { return };
+    let people = People::new();
+    let a = Gateway::start(&people, &database.root, database.settings());
+    for spoil in [Proxy::swallow as fn(&Proxy), Proxy::refuse] {
+        let proxy = Proxy::to(database.server.port);
+        let through = settings(tcp(proxy.port, &database.server.ca_pem), &database.name);
+        // It looks for the database again soon after it was cut off.
+        let connect_timeout = Duration::from_secs(3);
+        let through = PostgresSettings { connect_timeout, revocation_lease: LEASE, ..through };
+        let b = Gateway::start(&people, &database.root, through);
+        if a.encrypt(None).is_err() {
+            a.set_up();
+        }
+        let envelope = a.encrypt(None).unwrap();
+        b.until(&envelope, &Ok(()));
+        spoil(&proxy);
+        let begun = Instant::now();
+        a.suspend();
+        b.decrypt(&envelope).unwrap();
+        let mut served = Duration::ZERO;
+        let refused = loop {
+            match b.decrypt(&envelope) {
+                Ok(()) => served = begun.elapsed(),
+                Err(error) => break Err(error),
+            }
+            assert!(begun.elapsed() < PATIENCE);
+        };
+        assert!(is_cut_off(&refused), "{refused:?}");
+        println!("cut off from the database, served for {served:?} of a lease of {LEASE:?}");
+        assert!(served <= LEASE, "{served:?}");
+        // What the cut left behind must not look like a confirmation.
+        for _ in 0..50 {
+            assert!(is_cut_off(&b.decrypt(&envelope)));
+            thread::sleep(Duration::from_millis(5));
+        }
+        proxy.mend();
+        let back = b.until(&envelope, &SUSPENDED);
+        println!("mended, answers after {back:?}");
+        a.resume();
+        b.until(&envelope, &Ok(()));
+    }
+}
+
+#[test]
+fn a_restart_of_the_database_is_not_noticed_by_callers_whose_keys_are_cached() {
+    let Some(server) = postgres::Server::own() else { return };
+    let (people, root, name) = (People::new(), root(), server.database());
+    // A lease that a slow machine's restart does not outlast.
+    let lease = Duration::from_secs(60);
+    let settings = PostgresSettings { revocation_lease: lease, ..settings(tcp(server.port, &server.ca_pem), &name) };
+    let one = Gateway::start(&people, &root, settings);
+    one.set_up();
+    let envelope = one.encrypt(None).unwrap();
+    one.encrypt(Some("alice")).unwrap();
+    let (done, calls, warm) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let down = thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut first = true;
+                while !done.load(Ordering::SeqCst) {
+                    one.decrypt(&envelope).unwrap();
+                    one.encrypt(None).unwrap();
+                    one.encrypt(Some("alice")).unwrap();
+                    calls.fetch_add(3, Ordering::SeqCst);
+                    warm.fetch_add(usize::from(std::mem::take(&mut first)), Ordering::SeqCst);
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+        }
+        // Everything that they need is in memory by then.
+        let begun = Instant::now();
+        while warm.load(Ordering::SeqCst) < 2 {
+            assert!(begun.elapsed() < PATIENCE);
+            thread::sleep(Duration::from_millis(5));
+        }
+        let begun = Instant::now();
+        server.crash();
+        // What is not in memory says so meanwhile.
+        let unknown = one.encrypt(Some("bob")).map(drop);
+        thread::sleep(Duration::from_secs(2));
+        server.start();
+        let (down, back) = (begun.elapsed(), calls.load(Ordering::SeqCst));
+        while calls.load(Ordering::SeqCst) < back + 30 && !done.load(Ordering::SeqCst) {
+            assert!(begun.elapsed() < PATIENCE);
+            thread::sleep(Duration::from_millis(5));
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(is_cut_off(&unknown), "{unknown:?}");
+        down
+    });
+    println!("{} calls, none failed, with the database down for {down:?}", calls.load(Ordering::SeqCst));
+    one.encrypt(Some("bob")).unwrap();
+    one.suspend();
+    assert_eq!(one.decrypt(&envelope), SUSPENDED);
+}
+
+#[test]
+fn two_operators_at_once_lose_no_update() {
+    const ROUNDS: u32 = 12;
+    let Some(database) = Database::fresh() else { return };
+    let people = People::new();
+    let a = Gateway::start(&people, &database.root, database.settings());
+    let b = Gateway::start(&people, &database.root, database.settings());
+    a.set_up();
+    let envelope = a.encrypt(None).unwrap();
+    let rotations = thread::scope(|scope| {
+        let toggling = scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                a.suspend();
+                a.resume();
+            }
+        });
+        let rotating = scope.spawn(|| {
+            (0..ROUNDS)
+                .filter(|_| {
+                    let call = call(&b.alice, &b.reason);
+                    match block_on(b.vault.rotate_tenant_key(&call, &tenant("acme"), None)) {
+                        Ok(_) => true,
+                        Err(Error::Conflict(_)) => false,
+                        Err(other) => panic!("{other}"),
+                    }
+                })
+                .count() as u32
+        });
+        toggling.join().unwrap();
+        rotating.join().unwrap()
+    });
+    for gateway in [&a, &b] {
+        let seen = block_on(gateway.vault.get_tenant(&call(&a.alice, &a.reason), &tenant("acme"))).unwrap();
+        assert_eq!(seen.key_version, KeyVersion(1 + rotations));
+        assert_eq!(seen.revision, u64::from(1 + rotations + 2 * ROUNDS));
+        gateway.until(&envelope, &Ok(()));
+    }
+}
