@@ -29,8 +29,8 @@ fn child(task: &str) {
     let key = KeyArn::parse(arn).unwrap();
     let mut settings = settings(address.parse().unwrap(), "/nowhere".into());
     settings.credentials = CredentialSettings::default();
-    if mode == "assume" {
-        settings.credentials.profile = Some("through-environment".into());
+    if mode.starts_with("through-") {
+        settings.credentials.profile = Some(mode.into());
     }
     let answer = block_on(root(settings, &key).generate(&context("acme"))).map(drop);
     match mode {
@@ -51,8 +51,12 @@ fn credentials_in_the_environment_are_not_used() {
     container.set(Fault::Http(HttpFault::Answer(200, handed_out.into())));
     let (dir, file) = profile();
     let assume = dir.path().join("assume");
-    let chained = "[profile through-environment]\nrole_arn = arn:aws:iam::000000000000:role/x\n\
-                   credential_source = Environment\n";
+    let role = "role_arn = arn:aws:iam::000000000000:role/x";
+    let chained = format!(
+        "[profile through-environment]\n{role}\ncredential_source = Environment\n\
+         [profile through-file]\n{role}\nsource_profile = base\n\
+         [profile base]\naws_access_key_id = test\naws_secret_access_key = test\n"
+    );
     std::fs::write(&assume, chained).unwrap();
     let token = dir.path().join("token");
     std::fs::write(&token, "from-a-file").unwrap();
@@ -77,8 +81,13 @@ fn credentials_in_the_environment_are_not_used() {
     let uri = format!("http://{}/credentials", container.address);
     let (file, assume, token) = (file.to_str().unwrap(), assume.to_str().unwrap(), token.to_str().unwrap());
     assert_eq!(run("environment", &[]), (0, 0));
-    // A profile that sends the SDK back into the environment.
-    assert_eq!(run("assume", &[("AWS_CONFIG_FILE", assume)]), (0, 0));
+    // A profile that sends the SDK back into the environment for what it shows STS: STS is not so much as asked. With
+    // credentials from the file it is (and its answer here is none).
+    let endpoint = format!("http://{}", container.address);
+    let more = [("AWS_CONFIG_FILE", assume), ("AWS_ENDPOINT_URL_STS", &endpoint)];
+    assert_eq!(run("through-environment", &more), (0, 0));
+    let (asked, sts) = run("through-file", &more);
+    assert!(asked == 0 && sts > 0, "{asked} {sts}");
     // The container's endpoint with its token in the environment, and with its token in a file.
     let endpoint = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", uri.as_str());
     let secret = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "from-the-environment");
