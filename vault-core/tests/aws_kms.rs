@@ -6,7 +6,6 @@
 #[expect(dead_code, reason = "shared by several test programs, each of which uses a part")]
 #[path = "common/fault_proxy.rs"]
 mod fault_proxy;
-#[expect(dead_code, reason = "shared by several test programs, each of which uses a part")]
 #[path = "common/fixture.rs"]
 mod fixture;
 #[path = "common/localstack.rs"]

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "common/fixture.rs"]
-#[expect(dead_code, reason = "shared by several tests")]
 mod fixture;
 #[path = "common/flaky.rs"]
 mod flaky;

@@ -3,7 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[path = "common/fixture.rs"]
-#[expect(dead_code, reason = "shared by several tests")]
 mod fixture;
 #[path = "common/pki.rs"]
 mod pki;
