@@ -20,7 +20,7 @@ cargo xtask test [--long]        every test; --long adds the million vectors and
 cargo xtask lint                 formatting, clippy, documentation, buf
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
-cargo xtask guards               takes guards out one at a time, and sees a test fail for each
+cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each
 cargo xtask ci                   all of it but the guards, and the demo";
 
 fn main() -> ExitCode {
@@ -37,7 +37,8 @@ fn main() -> ExitCode {
         },
         ["bench"] => bench::bench(false),
         ["bench", "--smoke"] => bench::bench(true),
-        ["guards"] => guards::guards(),
+        ["guards"] => guards::guards(""),
+        ["guards", part] => guards::guards(part),
         ["ci"] => ci::ci(),
         _ => return usage(),
     };

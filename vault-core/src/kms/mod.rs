@@ -117,10 +117,7 @@ impl RootError {
     /// True if the root was not there to decide, so that a replica may be asked in its place. A root that *refuses* ends
     /// the search.
     pub const fn is_absence(self) -> bool {
-        matches!(
-            self,
-            Self::Disabled | Self::InvalidState | Self::Forbidden | Self::Missing | Self::Unavailable(_)
-        )
+        matches!(self, Self::Disabled | Self::InvalidState | Self::Forbidden | Self::Missing | Self::Unavailable(_))
     }
 }
 
