@@ -20,6 +20,7 @@ use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
+use crate::id::{KeyVersion, TenantId};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -81,6 +82,13 @@ pub enum SystemEvent {
         /// How many.
         count: u64,
     },
+    /// All of a tenant's data keys are under a version of its tenant key, none under one before it.
+    TenantKeyRotated {
+        /// The version.
+        version: KeyVersion,
+        /// Data keys rewrapped under it.
+        data_keys: u64,
+    },
 }
 
 impl SystemEvent {
@@ -91,6 +99,9 @@ impl SystemEvent {
             Self::RecoveryCut(cut) => ("recovery_cut", "", cut.position, cut.bytes),
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
+            Self::TenantKeyRotated { version, data_keys } => {
+                ("tenant_key_rotated", "", u64::from(version.0), data_keys)
+            }
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }
     }
@@ -243,6 +254,14 @@ impl Log {
     /// [`Error::Unavailable`] if the log does not take entries.
     pub async fn system(&self, event: SystemEvent) -> Result<Receipt, Error> {
         self.append(event.draft()).await
+    }
+
+    /// Records an event in the life of a tenant's keys, among the tenant's entries.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn system_of(&self, tenant: &TenantId, event: SystemEvent) -> Result<Receipt, Error> {
+        self.append(Draft::new(None, Some(tenant.clone()), &event.body())).await
     }
 
     /// Appends one entry and waits until it is durable.

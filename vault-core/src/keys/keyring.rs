@@ -321,7 +321,8 @@ impl Keyring {
     /// Makes the first data key of a scope, or takes the one that another call made meanwhile.
     async fn make_first(&self, scope: &Scope, planned: KeyRef) -> Result<KeyRef, Error> {
         let (tenant, _) = self.tenant_row(&scope.tenant).await?.ok_or(Error::NotFound("tenant"))?;
-        let row = self.wrap_new(scope, planned, KeyVersion(tenant.key_version)).await?;
+        let under = KeyVersion(tenant.key_version);
+        let row = self.wrap_new(scope, planned, under).await?;
         let active_key = rows::active_key(&scope.tenant, &scope.dataset, scope.subject.as_ref());
         let active = ActiveKeyRow { key_id: planned.key_id.0.to_vec(), version: planned.version.0 };
         let writes = vec![
@@ -329,7 +330,10 @@ impl Keyring {
             rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
         ];
         match self.parts.store.commit(writes).await {
-            Ok(()) => Ok(planned),
+            Ok(()) => {
+                self.follow_rotation(&scope.tenant, planned.key_id, under).await?;
+                Ok(planned)
+            }
             Err(Error::Conflict(_)) => {
                 let (active, _) = self
                     .row::<ActiveKeyRow>(Table::ActiveKeys, &active_key)
@@ -384,7 +388,7 @@ impl Keyring {
         if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
             return Err(Error::FailedPrecondition("the tenant key version is suspended or destroyed"));
         }
-        let key = self.parts.roots.unwrap(&row.wrapping, &self.root_context(tenant, version)).await?;
+        let key = self.parts.roots.unwrap(row.wrapping.wrapped()?, &self.root_context(tenant, version)).await?;
         WrappingKey::derive(&key, tenant, version)
     }
 

@@ -13,10 +13,13 @@ mod custody;
 mod keyring;
 mod lifecycle;
 mod rows;
+mod work;
 mod wrapping;
 
 pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
-pub use lifecycle::{Dataset, Rotated, Tenant};
+pub use lifecycle::{Dataset, Rotation, Tenant};
+
+pub(crate) use lifecycle::Turn;
 pub use rows::{KeyState, TenantState};
 pub use wrapping::WrappingKey;

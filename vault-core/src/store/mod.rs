@@ -41,12 +41,34 @@ pub enum Table {
     ActiveKeys,
     /// Index, token and audit-pseudonym keys, wrapped under a tenant key.
     SideKeys,
+    /// One row a tenant: what is under way for it in steps, and what is scheduled.
+    Work,
+    /// One row a subject with data keys of its own, or that was shredded: makes its first key and its end exclude
+    /// each other.
+    Subjects,
+    /// One row a subject's data key version: finds them without reading those of the others.
+    SubjectKeys,
+    /// One row an approval, asked for, given or refused.
+    Approvals,
+    /// One row an erasure receipt.
+    Receipts,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Tenants, Self::Datasets, Self::TenantKeys, Self::DataKeys, Self::ActiveKeys, Self::SideKeys];
+    pub const ALL: [Self; 11] = [
+        Self::Tenants,
+        Self::Datasets,
+        Self::TenantKeys,
+        Self::DataKeys,
+        Self::ActiveKeys,
+        Self::SideKeys,
+        Self::Work,
+        Self::Subjects,
+        Self::SubjectKeys,
+        Self::Approvals,
+        Self::Receipts,
+    ];
 
     /// The table's stable name in files and databases.
     pub const fn name(self) -> &'static str {
@@ -57,6 +79,11 @@ impl Table {
             Self::DataKeys => "data_keys",
             Self::ActiveKeys => "active_keys",
             Self::SideKeys => "side_keys",
+            Self::Work => "work",
+            Self::Subjects => "subjects",
+            Self::SubjectKeys => "subject_keys",
+            Self::Approvals => "approvals",
+            Self::Receipts => "receipts",
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Vault;
 use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{DatasetId, Reason, RequestId, TenantId};
-use crate::keys::{Dataset, Rotated, Tenant};
+use crate::keys::{Dataset, Tenant, Turn};
 use crate::kms::Custody;
 use crate::policy::{
     ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
@@ -136,8 +136,26 @@ impl Vault {
         self.operate::<ResumeTenant, _>(call, (Some(tenant), None), resume).await
     }
 
+    /// Begins or goes on, then works until the rotation is finished or the permit runs out.
+    async fn rotate(
+        &self,
+        recorded: &Recorded<Permit<RotateTenantKey>>,
+        revision: Option<u64>,
+    ) -> Result<Tenant, Error> {
+        let begun = self.keys.begin_rotation(recorded, revision).await?;
+        while self.clock.now() < recorded.permit().valid_until() {
+            match self.rotation_turn(&begun.id).await? {
+                Turn::More => {}
+                Turn::Ready(()) | Turn::Idle => break,
+            }
+        }
+        self.keys.see_tenant(recorded).await
+    }
+
     /// Makes a new tenant key version, under the custody of the one before, and rewraps the tenant's data keys under
-    /// it. With a `revision`, only if the tenant is still at that one.
+    /// it, in steps. Goes on with a rotation that did not come to its end. [`Tenant::rotation`] of the answer says how far
+    /// it got: if it is not finished when the call's permit runs out, [`Vault::tend`] or the next call goes on. With a
+    /// `revision`, only if the tenant is still at that one.
     ///
     /// # Errors
     /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`]; [`Error::RootKey`] naming the
@@ -147,8 +165,8 @@ impl Vault {
         call: &ControlCall<'_>,
         tenant: &TenantId,
         revision: Option<u64>,
-    ) -> Result<Rotated, Error> {
-        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+    ) -> Result<Tenant, Error> {
+        let rotate = async |r: &_| self.rotate(r, revision).await;
         self.operate::<RotateTenantKey, _>(call, (Some(tenant), None), rotate).await
     }
 
@@ -162,8 +180,8 @@ impl Vault {
         tenant: &TenantId,
         revision: Option<u64>,
         custody: &Custody,
-    ) -> Result<Rotated, Error> {
-        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+    ) -> Result<Tenant, Error> {
+        let rotate = async |r: &_| self.rotate(r, revision).await;
         self.operate_under::<RotateTenantKey, _>(call, (Some(tenant), None), Some(custody), rotate).await
     }
 

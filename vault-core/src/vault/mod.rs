@@ -79,12 +79,14 @@
 mod control;
 mod data;
 mod embedded;
+mod upkeep;
 
 use std::fmt;
 use std::sync::Arc;
 
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use upkeep::Tended;
 
 use crate::audit::{Log, Outcome, Pseudonym, Recorded};
 use crate::error::Error;
