@@ -20,7 +20,7 @@ use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
-use crate::id::{KeyVersion, TenantId};
+use crate::id::{ApprovalId, KeyVersion, TenantId};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -89,10 +89,25 @@ pub enum SystemEvent {
         /// Data keys rewrapped under it.
         data_keys: u64,
     },
+    /// A shred was carried out to its end: the receipt names this entry.
+    Shredded {
+        /// The approval that it carried out.
+        approval: ApprovalId,
+        /// Data keys destroyed.
+        data_keys: u64,
+        /// The tenant key version that was active.
+        version: KeyVersion,
+    },
+    /// A version of the tenant key, and all before it, are about to be destroyed, as a shred had scheduled.
+    TenantKeyDestroyed {
+        /// The version.
+        version: KeyVersion,
+    },
 }
 
 impl SystemEvent {
     fn body(self) -> Body {
+        let about;
         let (event, detail, first, second) = match self {
             Self::Started => ("started", "", 0, 0),
             Self::Stopped => ("stopped", "", 0, 0),
@@ -102,6 +117,11 @@ impl SystemEvent {
             Self::TenantKeyRotated { version, data_keys } => {
                 ("tenant_key_rotated", "", u64::from(version.0), data_keys)
             }
+            Self::Shredded { approval, data_keys, version } => {
+                about = approval.to_string();
+                ("shredded", about.as_str(), data_keys, u64::from(version.0))
+            }
+            Self::TenantKeyDestroyed { version } => ("tenant_key_destroyed", "", u64::from(version.0), 0),
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }
     }
@@ -124,6 +144,7 @@ struct Threads {
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     heads: Arc<Heads>,
+    signer: Arc<LogSigner>,
     dir: PathBuf,
     threads: Mutex<Option<Threads>>,
     /// Dropped last, after the threads have ended.
@@ -174,6 +195,7 @@ impl Log {
             }
             _ => UNWRITABLE,
         })?;
+        let signer = Arc::new(signer);
         let created = prepare(&*fs, dir, &signer)?;
         let state = replay(&*fs, dir, signer.verifier(), &mut Unwatched)??;
         let recovery = Recovery {
@@ -194,7 +216,7 @@ impl Log {
             fs,
             dir: dir.to_owned(),
             frames: frame::Reader::new(frames, signer.verifier().origin())?,
-            signer,
+            signer: Arc::clone(&signer),
             every: options.checkpoint_every,
             file: checkpoints,
             end: state.checkpoints_end,
@@ -235,7 +257,18 @@ impl Log {
             }
         };
         let threads = Mutex::new(Some(Threads { writer, publisher }));
-        Ok((Self { shared, heads, dir: dir.to_owned(), threads, _lock: lock }, recovery))
+        Ok((Self { shared, heads, signer, dir: dir.to_owned(), threads, _lock: lock }, recovery))
+    }
+
+    /// A text as a note signed with the log's key. The first line must not be the log's name: that is a checkpoint's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `text` if it is; [`Error::Unavailable`] without the key.
+    pub fn sign_note(&self, text: &str) -> Result<String, Error> {
+        if text.split('\n').next() == Some(self.signer.verifier().origin()) {
+            return Err(Error::invalid("text", "its first line is that of a checkpoint"));
+        }
+        super::note::sign(text, &self.signer)
     }
 
     /// Whether the log takes entries, and if not, why.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::checkpoint::{self, Checkpoint, MAX_NOTE};
+use super::checkpoint::{self, Checkpoint};
+use super::note::MAX_NOTE;
 use super::entry::{Entry, first_previous};
 use super::frame::{self, UNREADABLE};
 use super::merkle::{Edge, Hash};

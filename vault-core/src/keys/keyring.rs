@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{fmt, thread};
 
+use super::lifecycle::DESTROYED;
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
@@ -25,6 +26,8 @@ use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
 const ATTEMPTS: u32 = 4;
+/// How often a first data key is tried again when another writer came between.
+const RETRIES: usize = 16;
 
 /// The kind of the key under which subjects' pseudonyms for the audit log are made.
 pub(super) const PSEUDONYMS: &str = "audit-pseudonym";
@@ -156,6 +159,11 @@ impl Keyring {
         &self.parts.roots
     }
 
+    /// This installation's id.
+    pub fn instance(&self) -> &str {
+        &self.parts.instance
+    }
+
     /// What the caches of data keys did.
     pub fn data_key_stats(&self) -> CacheStats {
         self.data_keys.stats()
@@ -203,7 +211,8 @@ impl Keyring {
         let Some((row, _)) = self.tenant_row(tenant).await? else { return Ok(None) };
         let declared = self.row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
         Ok(Some(Facts {
-            suspended: row.state != TenantState::Active,
+            // What is destroyed is decided like what is active; then no key is found.
+            suspended: row.state == TenantState::Suspended,
             dataset: declared
                 .map(|(row, _)| DatasetFacts { classification: row.classification, residency: row.residency }),
         }))
@@ -278,8 +287,12 @@ impl Keyring {
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
             let name = DataKeyName(scope.tenant.clone(), plan.key.key_id);
-            let load = || self.unwrap_data_key(&scope, plan.key, &plan.row);
-            let data_key = self.data_keys.get_or_load(&name, load).await?;
+            // Not from the plan's row: what was destroyed since must not come back into memory.
+            let load = || self.load_data_key(&scope, plan.key);
+            let data_key = self.data_keys.get_or_load(&name, load).await.map_err(|error| match error {
+                Error::FailedPrecondition(_) => Error::Unopenable,
+                other => other,
+            })?;
             if *data_key.scope() != scope {
                 return Err(Error::Unopenable);
             }
@@ -293,20 +306,19 @@ impl Keyring {
 
     async fn data_key(&self, scope: &Scope, key: KeyRef) -> Result<Arc<DataKey>, Error> {
         let name = DataKeyName(scope.tenant.clone(), key.key_id);
-        self.data_keys
-            .get_or_load(&name, async || {
-                let row_key = rows::data_key_key(&scope.tenant, key.key_id);
-                let (row, _) = self
-                    .row::<DataKeyRow>(Table::DataKeys, &row_key)
-                    .await?
-                    .ok_or_else(|| Error::corrupt("store", "table data_keys: an active key has no row"))?;
-                self.unwrap_data_key(scope, key, &row).await
-            })
-            .await
+        self.data_keys.get_or_load(&name, || self.load_data_key(scope, key)).await
     }
 
-    async fn unwrap_data_key(&self, scope: &Scope, key: KeyRef, row: &DataKeyRow) -> Result<DataKey, Error> {
-        let raw = self.unwrap_row(scope, key.key_id, row).await?;
+    async fn load_data_key(&self, scope: &Scope, key: KeyRef) -> Result<DataKey, Error> {
+        let row_key = rows::data_key_key(&scope.tenant, key.key_id);
+        let (row, _) = self
+            .row::<DataKeyRow>(Table::DataKeys, &row_key)
+            .await?
+            .ok_or_else(|| Error::corrupt("store", "table data_keys: a key in use has no row"))?;
+        if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
+            return Err(Error::FailedPrecondition("the data key is suspended or destroyed"));
+        }
+        let raw = self.unwrap_row(scope, key.key_id, &row).await?;
         DataKey::new(&raw, key.key_id, KeyVersion(row.version), scope.clone())
     }
 
@@ -320,29 +332,34 @@ impl Keyring {
 
     /// Makes the first data key of a scope, or takes the one that another call made meanwhile.
     async fn make_first(&self, scope: &Scope, planned: KeyRef) -> Result<KeyRef, Error> {
-        let (tenant, _) = self.tenant_row(&scope.tenant).await?.ok_or(Error::NotFound("tenant"))?;
-        let under = KeyVersion(tenant.key_version);
-        let row = self.wrap_new(scope, planned, under).await?;
         let active_key = rows::active_key(&scope.tenant, &scope.dataset, scope.subject.as_ref());
-        let active = ActiveKeyRow { key_id: planned.key_id.0.to_vec(), version: planned.version.0 };
-        let writes = vec![
-            rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
-            rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
-        ];
-        match self.parts.store.commit(writes).await {
-            Ok(()) => {
-                self.follow_rotation(&scope.tenant, planned.key_id, under).await?;
-                Ok(planned)
+        for _ in 0..RETRIES {
+            let (tenant, _) = self.tenant_row(&scope.tenant).await?.ok_or(Error::NotFound("tenant"))?;
+            if tenant.state == TenantState::Destroyed {
+                return Err(DESTROYED);
             }
-            Err(Error::Conflict(_)) => {
-                let (active, _) = self
-                    .row::<ActiveKeyRow>(Table::ActiveKeys, &active_key)
-                    .await?
-                    .ok_or(Error::Conflict("data key"))?;
-                Ok(KeyRef::new(active.id()?, KeyVersion(active.version)))
+            let under = KeyVersion(tenant.key_version);
+            let row = self.wrap_new(scope, planned, under).await?;
+            let active = ActiveKeyRow { key_id: planned.key_id.0.to_vec(), version: planned.version.0 };
+            let mut writes = vec![
+                rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
+                rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
+            ];
+            writes.extend(self.unless_shredded(scope).await?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) => {
+                    self.follow_rotation(&scope.tenant, planned.key_id, under).await?;
+                    return Ok(planned);
+                }
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => Err(error),
+            if let Some((active, _)) = self.row::<ActiveKeyRow>(Table::ActiveKeys, &active_key).await? {
+                return Ok(KeyRef::new(active.id()?, KeyVersion(active.version)));
+            }
+            // Another dataset's first key of this subject, or its shred, came between.
         }
+        Err(Error::Conflict("data key"))
     }
 
     /// A fresh data key, wrapped under a version of the tenant key.
@@ -416,6 +433,9 @@ impl Keyring {
             .row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
             .await?
             .ok_or(Error::NotFound("tenant"))?;
+        if row.wrapped.is_empty() {
+            return Err(DESTROYED);
+        }
         let version = KeyVersion(row.tenant_key_version);
         self.with_wrapping_key(tenant, version, |wrapping| wrapping.unwrap_side(kind, &row.wrapped).map(SideKey)).await
     }

@@ -8,18 +8,25 @@
 //!        └ record key  derived for each nonce prefix                  envelope::DataKey
 //! ```
 
+mod approval;
 mod cache;
 mod custody;
 mod keyring;
 mod lifecycle;
+pub(crate) mod receipt;
 mod rows;
+mod shred;
 mod work;
 mod wrapping;
 
+pub use approval::{Approval, ApprovalState, Ordered};
 pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, Rotation, Tenant};
 
+pub(crate) use approval::NewApproval;
 pub(crate) use lifecycle::Turn;
+pub(crate) use shred::{BUSY, Shredded};
+pub use receipt::{Evicted, ReceiptText};
 pub use rows::{KeyState, TenantState};
 pub use wrapping::WrappingKey;

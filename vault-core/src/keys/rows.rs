@@ -186,6 +186,23 @@ pub(super) struct SideKeyRow {
     pub created: u64,
 }
 
+impl SideKeyRow {
+    /// The row without its key.
+    pub(super) fn tombstone(&self) -> Self {
+        Self { wrapped: Vec::new(), ..self.clone() }
+    }
+}
+
+/// A subject with data keys of its own. Whoever makes one writes this row again, whoever shreds the subject too: so of
+/// the two the later one meets a newer row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubjectRow {
+    /// `Active` or `Destroyed`.
+    pub state: KeyState,
+    pub since: u64,
+}
+
 impl ActiveKeyRow {
     pub(super) fn id(&self) -> Result<KeyId, Error> {
         <[u8; 16]>::try_from(self.key_id.as_slice())
@@ -217,6 +234,10 @@ pub(super) fn data_key_key(tenant: &TenantId, id: KeyId) -> Vec<u8> {
 
 pub(super) fn active_key(tenant: &TenantId, dataset: &DatasetId, subject: Option<&Subject>) -> Vec<u8> {
     key(&[tenant.as_str().as_bytes(), dataset.as_str().as_bytes(), subject.map_or(b"", |s| s.as_str().as_bytes())])
+}
+
+pub(super) fn subject_key(tenant: &TenantId, subject: &Subject) -> Vec<u8> {
+    key(&[tenant.as_str().as_bytes(), subject.as_str().as_bytes()])
 }
 
 pub(super) fn side_key(tenant: &TenantId, kind: &str) -> Vec<u8> {

@@ -9,7 +9,7 @@ use super::keyring::Keyring;
 use super::rows;
 use crate::base64_bytes;
 use crate::error::Error;
-use crate::id::TenantId;
+use crate::id::{ApprovalId, TenantId};
 use crate::store::{Expect, Table, Write};
 
 /// What is under way for a tenant.
@@ -19,6 +19,57 @@ pub(super) struct WorkRow {
     /// The tenant key's rotation that runs, or the last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationRow>,
+    /// The shred that runs, or the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shred: Option<ShredRow>,
+    /// Versions of the tenant key that are to be destroyed, in the order of their versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destructions: Vec<DestructionRow>,
+}
+
+/// How far a shred got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ShredRow {
+    /// The approval that it carries out.
+    pub approval: ApprovalId,
+    /// Whose keys; all of the tenant's if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// What stands for the subject in the audit log: taken at the beginning.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonym: Option<Cursor>,
+    /// The tenant key version that was active: it and those before it are to go, or are gone.
+    pub under: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Cursor>,
+    /// Data keys destroyed.
+    pub keys: u64,
+    /// The first of them.
+    pub listed: Vec<ListedKey>,
+    /// Over all of them, in order.
+    pub digest: Cursor,
+    pub started: u64,
+    pub updated: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<u64>,
+}
+
+/// A data key version that a shred destroyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListedKey {
+    pub id: Cursor,
+    pub version: u32,
+}
+
+/// A tenant key version, and all before it, that a shred leaves to be destroyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DestructionRow {
+    pub version: u32,
+    /// Not before.
+    pub due: u64,
 }
 
 /// How far a rotation of the tenant key got.
@@ -46,7 +97,25 @@ pub(super) struct RotationRow {
     pub finished: Option<u64>,
 }
 
-/// A row's key, as a place in a scan.
+impl RotationRow {
+    /// One that begins.
+    pub(super) const fn begun(from: u32, to: u32, now: u64) -> Self {
+        Self {
+            from,
+            to,
+            after: None,
+            pass: 1,
+            in_pass: 0,
+            seen: 0,
+            rewrapped: 0,
+            started: now,
+            updated: now,
+            finished: None,
+        }
+    }
+}
+
+/// Bytes in base64: a row's key as a place in a scan, an id, a digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Cursor(#[serde(with = "base64_bytes")] pub Vec<u8>);
@@ -59,7 +128,12 @@ impl WorkRow {
 
     /// Whether anything is left to do, now or later.
     pub(super) fn is_open(&self) -> bool {
-        self.running().is_some()
+        self.running().is_some() || self.shredding().is_some() || !self.destructions.is_empty()
+    }
+
+    /// The shred, while it runs.
+    pub(super) fn shredding(&self) -> Option<&ShredRow> {
+        self.shred.as_ref().filter(|shred| shred.finished.is_none())
     }
 }
 

@@ -46,8 +46,6 @@ pub enum Table {
     /// One row a subject with data keys of its own, or that was shredded: makes its first key and its end exclude
     /// each other.
     Subjects,
-    /// One row a subject's data key version: finds them without reading those of the others.
-    SubjectKeys,
     /// One row an approval, asked for, given or refused.
     Approvals,
     /// One row an erasure receipt.
@@ -56,7 +54,7 @@ pub enum Table {
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::Tenants,
         Self::Datasets,
         Self::TenantKeys,
@@ -65,7 +63,6 @@ impl Table {
         Self::SideKeys,
         Self::Work,
         Self::Subjects,
-        Self::SubjectKeys,
         Self::Approvals,
         Self::Receipts,
     ];
@@ -81,7 +78,6 @@ impl Table {
             Self::SideKeys => "side_keys",
             Self::Work => "work",
             Self::Subjects => "subjects",
-            Self::SubjectKeys => "subject_keys",
             Self::Approvals => "approvals",
             Self::Receipts => "receipts",
         }

@@ -3,7 +3,7 @@
 use super::Vault;
 use crate::audit::Recorded;
 use crate::error::Error;
-use crate::id::{DatasetId, Reason, RequestId, TenantId};
+use crate::id::{ApprovalId, DatasetId, Fingerprint, Reason, RequestId, Subject, TenantId};
 use crate::keys::{Dataset, Tenant, Turn};
 use crate::kms::Custody;
 use crate::policy::{
@@ -23,6 +23,29 @@ pub struct ControlCall<'a> {
     pub reason: Option<&'a Reason>,
 }
 
+/// What a control call is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ask<'a> {
+    pub tenant: Option<&'a TenantId>,
+    pub dataset: Option<&'a DatasetId>,
+    pub subject: Option<&'a Subject>,
+    pub custody: Option<&'a Custody>,
+}
+
+/// What a control call did, for the entry at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    pub detail: &'static str,
+    pub approval: Option<(ApprovalId, Fingerprint)>,
+}
+
+impl About {
+    /// What most calls say.
+    pub(super) const fn executed() -> Self {
+        Self { detail: "executed", approval: None }
+    }
+}
+
 impl Vault {
     /// Policy, intent, `work`, and the entry that it was executed; that entry is durable before the answer.
     async fn operate<A: ControlAction, T>(
@@ -38,25 +61,41 @@ impl Vault {
     async fn operate_under<A: ControlAction, T>(
         &self,
         call: &ControlCall<'_>,
-        about: (Option<&TenantId>, Option<&DatasetId>),
+        (tenant, dataset): (Option<&TenantId>, Option<&DatasetId>),
         custody: Option<&Custody>,
         work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let ask = Ask { tenant, dataset, custody, subject: None };
+        self.operate_about(call, ask, async |recorded| Ok((work(recorded).await?, About::executed()))).await
+    }
+
+    /// The same for an action whose last entry says what it was about.
+    pub(super) async fn operate_about<A: ControlAction, T>(
+        &self,
+        call: &ControlCall<'_>,
+        ask: Ask<'_>,
+        work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<(T, About), Error>,
+    ) -> Result<T, Error> {
         let request = ControlRequest {
-            tenant: about.0.cloned(),
-            dataset: about.1.cloned(),
+            tenant: ask.tenant.cloned(),
+            dataset: ask.dataset.cloned(),
+            subject: ask.subject.cloned(),
             reason: call.reason.cloned(),
-            custody: custody.cloned(),
+            custody: ask.custody.cloned(),
             request: call.request,
         };
         let permit = match self.authorizer.authorize_control::<A>(call.who, request, self.clock.now()) {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),
         };
-        let recorded = self.audit.record(permit, None, None).await?;
+        let recorded = self.intend(permit, None).await?;
         match work(&recorded).await {
-            Ok(done) => {
-                self.audit.control(&recorded, "executed", None).await?;
+            Ok((done, About { detail, approval: None })) => {
+                self.audit.control(&recorded, detail, None).await?;
+                Ok(done)
+            }
+            Ok((done, About { detail, approval: Some(approval) })) => {
+                self.audit.control_of(&recorded, detail, approval).await?;
                 Ok(done)
             }
             Err(error) => self.settle(recorded, Err(error)).await,

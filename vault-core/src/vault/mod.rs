@@ -76,6 +76,7 @@
 //!
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
+mod approvals;
 mod control;
 mod data;
 mod embedded;
@@ -84,12 +85,13 @@ mod upkeep;
 use std::fmt;
 use std::sync::Arc;
 
+pub use approvals::LifecycleSettings;
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use upkeep::Tended;
 
-use crate::audit::{Log, Outcome, Pseudonym, Recorded};
-use crate::error::Error;
+use crate::audit::{KeyRef, Log, Outcome, Pseudonym, Recorded};
+use crate::error::{Check, Error};
 use crate::id::RequestId;
 use crate::keys::Keyring;
 use crate::policy::{Action, Authorizer, Permit, Refusal};
@@ -124,6 +126,7 @@ pub struct Vault {
     audit: Log,
     keys: Arc<Keyring>,
     clock: Arc<dyn Clock>,
+    lifecycle: LifecycleSettings,
 }
 
 impl fmt::Debug for Vault {
@@ -136,7 +139,13 @@ impl Vault {
     /// A vault of these parts.
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
-        Self { authorizer, audit, keys, clock }
+        Self { authorizer, audit, keys, clock, lifecycle: LifecycleSettings::default() }
+    }
+
+    /// The same vault with other lifetimes.
+    #[must_use]
+    pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
+        Self { lifecycle, ..self }
     }
 
     /// The audit log: its health, its checkpoints.
@@ -169,7 +178,7 @@ impl Vault {
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonym = match (&resource.tenant, &resource.subject, refusal.check) {
-            (Some(tenant), Some(subject), crate::error::Check::Policy | crate::error::Check::Suspended) => {
+            (Some(tenant), Some(subject), Check::Policy | Check::Suspended) => {
                 self.keys.pseudonym(tenant, subject).await.ok()
             }
             _ => None,
@@ -177,6 +186,20 @@ impl Vault {
         match self.audit.refused(refusal, pseudonym).await {
             Ok(_) => refusal.into(),
             Err(error) => error,
+        }
+    }
+
+    /// Makes the intent durable. Where the subject's pseudonym cannot be made, the call ends here, and says so in the
+    /// log without it.
+    async fn intend<A: Action>(&self, permit: Permit<A>, key: Option<KeyRef>) -> Result<Recorded<Permit<A>>, Error> {
+        match self.pseudonym(&permit).await {
+            Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
+            Err(error) => {
+                let decision = Box::new(permit.decision().clone());
+                let reason = "allowed, but the subject's pseudonym could not be made";
+                self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
+                Err(error)
+            }
         }
     }
 

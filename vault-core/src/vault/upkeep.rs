@@ -54,13 +54,33 @@ impl Vault {
         tended: &mut Tended,
     ) -> Result<(), Error> {
         while keep_going() {
-            match self.rotation_turn(tenant).await? {
+            let mut turn = self.shred_turn(tenant).await?;
+            if turn == Turn::Idle {
+                turn = self.rotation_turn(tenant).await?;
+            }
+            if turn == Turn::Idle {
+                turn = self.destruction_turn(tenant).await?;
+            }
+            match turn {
                 Turn::More => tended.steps += 1,
                 Turn::Ready(()) => tended.finished += 1,
                 Turn::Idle => break,
             }
         }
         Ok(())
+    }
+
+    /// One step towards the destruction of tenant key versions; it is in the audit log before it is done.
+    async fn destruction_turn(&self, tenant: &TenantId) -> Result<Turn<()>, Error> {
+        Ok(match self.keys.destruction_turn(tenant).await? {
+            Turn::More => Turn::More,
+            Turn::Idle => Turn::Idle,
+            Turn::Ready(ripe) => {
+                self.audit.system_of(tenant, SystemEvent::TenantKeyDestroyed { version: ripe.version }).await?;
+                self.keys.end_destruction(tenant, &ripe).await?;
+                Turn::Ready(())
+            }
+        })
     }
 
     /// One step of a rotation; its end is in the audit log before it is written down.

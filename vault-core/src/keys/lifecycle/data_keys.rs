@@ -68,15 +68,21 @@ impl Keyring {
             let key = KeyRef::new(KeyId(id), version);
             let (row, _) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
             let under = KeyVersion(row.key_version);
-            let new = self.wrap_new(&rows::scope_of_row(tenant, &old)?, key, under).await?;
+            let scope = rows::scope_of_row(tenant, &old)?;
+            let new = self.wrap_new(&scope, key, under).await?;
             old.state = KeyState::DecryptOnly;
             let now_active = ActiveKeyRow { key_id: id.to_vec(), version: version.0 };
             let expect = Expect::Version(active_stored.version);
-            let writes = vec![
+            let mut writes = vec![
                 rows::write(Table::DataKeys, rows::data_key_key(tenant, key.key_id), Expect::Absent, &new)?,
                 rows::write(Table::DataKeys, old_key, Expect::Version(old_stored.version), &old)?,
                 rows::write(Table::ActiveKeys, active_key.to_vec(), expect, &now_active)?,
             ];
+            match self.unless_shredded(&scope).await {
+                Ok(guard) => writes.extend(guard),
+                Err(Error::FailedPrecondition(_)) => return Ok(false),
+                Err(error) => return Err(error),
+            }
             match self.parts.store.commit(writes).await {
                 Ok(()) => {
                     self.follow_rotation(tenant, key.key_id, under).await?;

@@ -15,6 +15,7 @@ pub use rotation::Rotation;
 pub use tenants::Tenant;
 
 pub(crate) use rotation::Turn;
+pub(super) use rotation::DESTROYED;
 
 use crate::audit::Recorded;
 use crate::error::Error;

@@ -86,7 +86,8 @@ impl Keyring {
         }
         let work = self.work(tenant).await?;
         let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
-        if work.row.running().is_some() {
+        // One that makes no new version only looks whether anything is left under an old one: a new rotation does, too.
+        if work.row.running().is_some_and(|rotation| rotation.from != rotation.to) {
             let asked = recorded.permit().decision().custody.as_ref();
             if asked.is_some_and(|custody| *custody != old.wrapping.custody()) {
                 return Err(Error::FailedPrecondition(
@@ -117,18 +118,7 @@ impl Keyring {
         row.key_version = to.0;
         row.updated = now;
         old.state = KeyState::DecryptOnly;
-        work.row.rotation = Some(RotationRow {
-            from: from.0,
-            to: to.0,
-            after: None,
-            pass: 1,
-            in_pass: 0,
-            seen: 0,
-            rewrapped: 0,
-            started: now,
-            updated: now,
-            finished: None,
-        });
+        work.row.rotation = Some(RotationRow::begun(from.0, to.0, now));
         Ok(vec![
             rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Version(stored.version), &row)?,
             rows::write(Table::TenantKeys, rows::tenant_key_key(tenant, to), Expect::Absent, &new)?,
