@@ -258,7 +258,10 @@ impl Keyring {
                 return Err(Error::FailedPrecondition("nobody approves what they asked for; another operator must"));
             }
             if seen != Some(row.request_sha256) {
-                return Err(Error::invalid("request_sha256", "is not the hash of what is to be approved; read it again"));
+                return Err(Error::invalid(
+                    "request_sha256",
+                    "is not the hash of what is to be approved; read it again",
+                ));
             }
         }
         row.state = to;

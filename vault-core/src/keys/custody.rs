@@ -1,7 +1,7 @@
 //! Tenant keys and their custody: which root keys a new version goes under.
 
 use super::keyring::Keyring;
-use super::rows::{KeyState, Kept, TenantKeyRow};
+use super::rows::{Kept, KeyState, TenantKeyRow};
 use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{KeyVersion, TenantId};

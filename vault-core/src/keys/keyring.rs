@@ -7,8 +7,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{fmt, thread};
 
-use super::lifecycle::DESTROYED;
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
+use super::lifecycle::DESTROYED;
 use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
 };

@@ -26,7 +26,7 @@ pub use lifecycle::{Dataset, Rotation, Tenant};
 
 pub(crate) use approval::NewApproval;
 pub(crate) use lifecycle::Turn;
-pub(crate) use shred::{BUSY, Shredded};
 pub use receipt::{Evicted, ReceiptText};
 pub use rows::{KeyState, TenantState};
+pub(crate) use shred::{BUSY, Shredded};
 pub use wrapping::WrappingKey;

@@ -214,7 +214,9 @@ mod tests {
                     assert!(ReceiptText::parse(&fewer.concat()).is_err(), "without {gone}");
                 }
             }
-            for bad in [text.replace("audit entry: 4711", "audit entry: 04711"), format!("{text}more: 1\n"), text + "\n"] {
+            for bad in
+                [text.replace("audit entry: 4711", "audit entry: 04711"), format!("{text}more: 1\n"), text + "\n"]
+            {
                 assert!(ReceiptText::parse(&bad).is_err(), "{bad}");
             }
         }

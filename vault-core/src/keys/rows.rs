@@ -304,9 +304,12 @@ mod tests {
 
     #[test]
     fn tenant_key_rows_of_every_form_are_read_and_written_alike() {
-        for (text, custody) in
-            [(FIRST_FORM, "local:0123456789abcdef"), (SPLIT, "split(a:1,b:2)"), (REPLICATED, "replicated(a:1,b:2)"), (GONE, "split(a:1,b:2)")]
-        {
+        for (text, custody) in [
+            (FIRST_FORM, "local:0123456789abcdef"),
+            (SPLIT, "split(a:1,b:2)"),
+            (REPLICATED, "replicated(a:1,b:2)"),
+            (GONE, "split(a:1,b:2)"),
+        ] {
             let row: TenantKeyRow = serde_json::from_str(text).unwrap();
             assert_eq!(row.wrapping.custody().to_string(), custody);
             assert_eq!(serde_json::to_string(&row).unwrap(), text);

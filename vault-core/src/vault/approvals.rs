@@ -1,15 +1,13 @@
 //! What takes two operators: shredding. One asks, another one approves, and that carries it out.
 
-use super::control::{About, Ask, ControlCall};
 use super::Vault;
+use super::control::{About, Ask, ControlCall};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
 use crate::id::{ApprovalId, Fingerprint, Subject, TenantId};
 use crate::keys::receipt::{self, Evicted, ReceiptText};
 use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Shredded, Turn};
-use crate::policy::{
-    Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant,
-};
+use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
 
 /// How long approvals and shredded keys' tenant keys live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
 use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
-use vault_core::store::EmbeddedStore;
+use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
 
@@ -99,6 +99,18 @@ pub(crate) fn open_vault_under(
     roots: Arc<Roots>,
 ) -> Vault {
     let store = Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("store.redb")).unwrap());
+    open_vault_over(store, fs, dir, clock, cache, roots)
+}
+
+/// The same over a store of the test's own.
+pub(crate) fn open_vault_over(
+    store: Arc<dyn Store>,
+    fs: Arc<dyn Fs>,
+    dir: &Path,
+    clock: Arc<dyn Clock>,
+    cache: CacheSettings,
+    roots: Arc<Roots>,
+) -> Vault {
     let signer = LogSigner::load_or_create(&*fs, &dir.join("audit.key"), "vault.example/audit/0").unwrap();
     let (audit, _) = Log::open(Arc::clone(&fs), &dir.join("audit"), signer, Arc::clone(&clock)).unwrap();
     let keys = Keyring::new(KeyringParts { store, roots, instance: "test".into(), cache, clock: Arc::clone(&clock) });

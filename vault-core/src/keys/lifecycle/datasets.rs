@@ -11,7 +11,6 @@ use crate::policy::{CreateDataset, GetDataset, ListDatasets, Permit};
 use crate::store::{Expect, Table};
 use crate::time::Timestamp;
 
-
 /// A dataset as operators see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {

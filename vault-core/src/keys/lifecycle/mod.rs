@@ -14,8 +14,8 @@ pub use datasets::Dataset;
 pub use rotation::Rotation;
 pub use tenants::Tenant;
 
-pub(crate) use rotation::Turn;
 pub(super) use rotation::DESTROYED;
+pub(crate) use rotation::Turn;
 
 use crate::audit::Recorded;
 use crate::error::Error;

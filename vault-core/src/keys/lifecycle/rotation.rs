@@ -231,7 +231,8 @@ impl Keyring {
         let scope = rows::scope_of_row(tenant, &row)?;
         let raw = self.unwrap_row(&scope, id, &row).await?;
         let version = KeyVersion(row.version);
-        row.wrapped = self.with_wrapping_key(tenant, under, |wrapping| wrapping.wrap(&scope, id, version, &raw)).await?;
+        row.wrapped =
+            self.with_wrapping_key(tenant, under, |wrapping| wrapping.wrap(&scope, id, version, &raw)).await?;
         row.tenant_key_version = under.0;
         rows::write(Table::DataKeys, key.to_vec(), expect, &row)
     }

@@ -1,0 +1,415 @@
+//! The life of keys: rotation that anyone can carry on, shredding that takes two, and death at each commit of both.
+#![cfg(feature = "dev")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "common/failpoints.rs"]
+mod failpoints;
+#[path = "common/fixture.rs"]
+#[expect(dead_code, reason = "shared by several tests")]
+mod fixture;
+#[path = "common/pki.rs"]
+mod pki;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use failpoints::Mortal;
+use fixture::{People, because, call, context, dataset, open_vault_over, target, tenant};
+use pollster::block_on;
+use vault_core::audit::LogVerifier;
+use vault_core::fs::{Fs, OsFs};
+use vault_core::id::{Fingerprint, KeyVersion, Reason, Subject};
+use vault_core::keys::{Approval, ApprovalState, CacheSettings, ReceiptText, TenantState};
+use vault_core::kms::{LocalRoot, RootKey, Roots};
+use vault_core::principal::{Operator, Workload};
+use vault_core::store::{EmbeddedStore, Store, Table};
+use vault_core::time::{ManualClock, Timestamp};
+use vault_core::vault::{DecryptRequest, EncryptRequest, LifecycleSettings, Target};
+use vault_core::{Error, Vault};
+
+const BILLING: &str = "/ns/shop/sa/billing";
+const MINUTE: u64 = 60_000;
+
+struct Scene {
+    dir: tempfile::TempDir,
+    clock: Arc<ManualClock>,
+    billing: Workload,
+    alice: Operator,
+    bob: Operator,
+    reason: Reason,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let people = People::new();
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            clock: Arc::new(ManualClock::new(Timestamp(1_907_755_200_000))),
+            billing: people.workload(BILLING),
+            alice: people.operator("alice"),
+            bob: people.operator("bob"),
+            reason: because(),
+        }
+    }
+
+    fn store(&self) -> Arc<EmbeddedStore> {
+        Arc::new(EmbeddedStore::open(Arc::new(OsFs), &self.dir.path().join("store.redb")).unwrap())
+    }
+
+    fn root(dir: &Path) -> Arc<dyn RootKey> {
+        let path = dir.join("root.key");
+        Arc::new(
+            if OsFs.exists(&path) { LocalRoot::open(&OsFs, &path) } else { LocalRoot::create(&OsFs, &path) }.unwrap(),
+        )
+    }
+
+    fn open(&self, store: Arc<dyn Store>) -> Vault {
+        let roots = Roots::single(Self::root(self.dir.path())).unwrap();
+        let clock = Arc::clone(&self.clock) as _;
+        open_vault_over(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots)
+            .with_lifecycle(LifecycleSettings { approval_millis: 10 * MINUTE, destroy_after_millis: 5 * MINUTE })
+    }
+
+    fn set_up(&self, vault: &Vault) {
+        for id in ["acme", "globex"] {
+            block_on(vault.create_tenant(&call(&self.alice, &self.reason), &tenant(id))).unwrap();
+            for name in ["customers", "orders"] {
+                let about = (&tenant(id), &dataset(name));
+                block_on(vault.create_dataset(&call(&self.alice, &self.reason), about, None, None)).unwrap();
+            }
+        }
+    }
+
+    fn encrypt(&self, vault: &Vault, target: &Target) -> Result<Vec<u8>, Error> {
+        let request = EncryptRequest { target, context: &context(), plaintext: b"DE89 3704" };
+        block_on(vault.encrypt(&self.billing, request)).map(|sealed| sealed.envelope)
+    }
+
+    fn decrypt(&self, vault: &Vault, target: &Target, envelope: &[u8]) -> Result<(), Error> {
+        let request = DecryptRequest { target, context: &context(), envelope };
+        let opened = block_on(vault.decrypt(&self.billing, request))?;
+        assert_eq!(opened.plaintext.expose(), b"DE89 3704");
+        Ok(())
+    }
+
+    fn ask(&self, vault: &Vault, subject: Option<&str>) -> Result<Approval, Error> {
+        let (acme, call) = (tenant("acme"), call(&self.alice, &self.reason));
+        match subject {
+            Some(subject) => block_on(vault.shred_subject(&call, &acme, &Subject::parse(subject).unwrap())),
+            None => block_on(vault.shred_tenant(&call, &acme)),
+        }
+    }
+
+    fn approve(&self, vault: &Vault, who: &Operator, asked: &Approval) -> Result<Approval, Error> {
+        let about = (&tenant("acme"), asked.id);
+        block_on(vault.approve(&call(who, &self.reason), about, asked.request_sha256))
+    }
+
+    fn shred(&self, vault: &Vault, subject: Option<&str>) -> Approval {
+        let asked = self.ask(vault, subject).unwrap();
+        self.approve(vault, &self.bob, &asked).unwrap()
+    }
+
+    fn verifier(&self) -> LogVerifier {
+        LogVerifier::parse(&std::fs::read_to_string(self.dir.path().join("audit/log.pub")).unwrap()).unwrap()
+    }
+}
+
+fn of(subject: Option<&str>) -> Target {
+    target("acme", "customers", subject)
+}
+
+/// Rows of a table as JSON text.
+fn rows(store: &dyn Store, table: Table) -> Vec<serde_json::Value> {
+    let found = block_on(store.scan(table, b"", None, usize::MAX)).unwrap();
+    found.iter().map(|scanned| serde_json::from_slice(&scanned.row.value).unwrap()).collect()
+}
+
+#[test]
+fn a_rotation_of_many_keys_shows_how_far_it_is_and_ends_with_none_under_the_old_version() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let vault = scene.open(Arc::clone(&store) as _);
+    scene.set_up(&vault);
+    let targets: Vec<Target> = (0..600).map(|n| of(Some(&format!("s{n}")))).collect();
+    let context = context();
+    let requests = targets.iter().map(|target| EncryptRequest { target, context: &context, plaintext: b"DE89 3704" });
+    let sealed: Vec<_> = block_on(vault.encrypt_all(&scene.billing, requests));
+    let envelopes: Vec<Vec<u8>> = sealed.into_iter().map(|one| one.unwrap().envelope).collect();
+    drop(vault);
+
+    // It dies in the middle.
+    let mortal = Arc::new(Mortal::new(Arc::clone(&store) as _, false));
+    let vault = scene.open(Arc::clone(&mortal) as _);
+    mortal.live_for(2);
+    let rotate =
+        |vault: &Vault| block_on(vault.rotate_tenant_key(&call(&scene.alice, &scene.reason), &tenant("acme"), None));
+    rotate(&vault).unwrap_err();
+    drop(vault);
+    let vault = scene.open(Arc::clone(&store) as _);
+    let see = |vault: &Vault| block_on(vault.get_tenant(&call(&scene.alice, &scene.reason), &tenant("acme"))).unwrap();
+    let halfway = see(&vault);
+    assert_eq!(halfway.key_version, KeyVersion(2));
+    let rotation = halfway.rotation.unwrap();
+    assert_eq!((rotation.from, rotation.to, rotation.pass), (KeyVersion(1), KeyVersion(2), 1));
+    assert_eq!((rotation.seen, rotation.data_keys, rotation.finished), (256, 256, None));
+    for (target, envelope) in targets.iter().zip(&envelopes).step_by(37) {
+        scene.decrypt(&vault, target, envelope).unwrap();
+    }
+    // A key that is made meanwhile is under the new version.
+    let late = of(Some("late"));
+    let of_late = scene.encrypt(&vault, &late).unwrap();
+
+    // Called again, it goes on, and makes no third version.
+    let done = rotate(&vault).unwrap();
+    assert_eq!(done.key_version, KeyVersion(2));
+    let rotation = done.rotation.unwrap();
+    assert_eq!((rotation.data_keys, rotation.pass), (600, 2));
+    assert!(rotation.finished.is_some());
+    vault.keys().evict_all();
+    for (target, envelope) in targets.iter().zip(&envelopes).chain([(&late, &of_late)]) {
+        scene.decrypt(&vault, target, envelope).unwrap();
+    }
+    assert!(rows(&*store, Table::DataKeys).iter().all(|row| row["tenant_key_version"] == 2));
+    let states: Vec<_> = rows(&*store, Table::TenantKeys).iter().map(|row| row["state"].clone()).collect();
+    assert_eq!(states, ["decrypt_only", "active", "active"], "acme 1, acme 2, globex 1");
+    // The next one is another rotation.
+    assert_eq!(rotate(&vault).unwrap().key_version, KeyVersion(3));
+    assert_eq!(block_on(vault.tend(|| true)).unwrap().steps, 0);
+}
+
+#[test]
+fn a_shredded_subject_is_gone_from_all_datasets_and_stays_so() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let vault = scene.open(Arc::clone(&store) as _);
+    scene.set_up(&vault);
+    let orders = target("acme", "orders", Some("mia"));
+    let gone = [of(Some("mia")), orders];
+    let stay = [of(None), of(Some("noa")), target("globex", "customers", Some("mia"))];
+    let seal = |target: &Target| scene.encrypt(&vault, target).unwrap();
+    let (of_gone, of_stay) = (gone.each_ref().map(seal), stay.each_ref().map(seal));
+    block_on(vault.rotate_data_keys(&call(&scene.alice, &scene.reason), &tenant("acme"), None)).unwrap();
+
+    let done = scene.shred(&vault, Some("mia"));
+    assert_eq!(done.state, ApprovalState::Executed);
+    let receipt = ReceiptText::verify(done.receipt.as_deref().unwrap(), &scene.verifier()).unwrap();
+    assert_eq!((receipt.data_keys, receipt.listed.len()), (4, 4), "two datasets, two versions");
+    assert!(receipt.subject.is_some() && receipt.due.is_some() && receipt.tenant_key_version == 1);
+    let check = |vault: &Vault| {
+        for (target, envelope) in gone.iter().zip(&of_gone) {
+            assert_eq!(scene.decrypt(vault, target, envelope), Err(Error::Unopenable));
+            assert!(matches!(scene.encrypt(vault, target), Err(Error::FailedPrecondition(_))));
+        }
+        for (target, envelope) in stay.iter().zip(&of_stay) {
+            scene.decrypt(vault, target, envelope).unwrap();
+        }
+    };
+    check(&vault);
+    // A dataset that comes later.
+    let about = (&tenant("acme"), &dataset("later"));
+    block_on(vault.create_dataset(&call(&scene.alice, &scene.reason), about, None, None)).unwrap();
+    let refused = scene.encrypt(&vault, &target("acme", "later", Some("mia")));
+    assert_eq!(refused, Err(Error::FailedPrecondition("the subject is shredded")));
+    scene.encrypt(&vault, &target("acme", "later", Some("noa"))).unwrap();
+    assert!(matches!(scene.ask(&vault, Some("mia")), Err(Error::FailedPrecondition(_))));
+
+    // The version above is rotated away from at once, and destroyed when it is due, not before.
+    let versions = || -> Vec<String> {
+        let rows = rows(&*store, Table::TenantKeys);
+        rows.iter().map(|row| format!("{} {}", row["state"].as_str().unwrap(), row.get("wrapped").is_some())).collect()
+    };
+    block_on(vault.tend(|| true)).unwrap();
+    assert_eq!(versions(), ["decrypt_only true", "active true", "active true"]);
+    scene.clock.advance_millis(5 * MINUTE - 1);
+    block_on(vault.tend(|| true)).unwrap();
+    assert_eq!(versions(), ["decrypt_only true", "active true", "active true"]);
+    scene.clock.advance_millis(1);
+    block_on(vault.tend(|| true)).unwrap();
+    assert_eq!(versions(), ["destroyed false", "active true", "active true"]);
+    assert_eq!(block_on(vault.tend(|| true)).unwrap().steps, 0, "nothing is left to do");
+    check(&vault);
+    drop(vault);
+    let vault = scene.open(Arc::clone(&store) as _);
+    check(&vault);
+    // No wrapped key of hers is in any row.
+    let of_mia: Vec<_> = rows(&*store, Table::DataKeys).into_iter().filter(|row| row["subject"] == "mia").collect();
+    assert_eq!(of_mia.len(), 5, "four of acme, one of globex");
+    assert_eq!(of_mia.iter().filter(|row| row["wrapped"] == "" && row["state"] == "destroyed").count(), 4);
+}
+
+#[test]
+fn a_shredded_tenant_is_gone_and_its_name_is_not_used_again() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let vault = scene.open(Arc::clone(&store) as _);
+    scene.set_up(&vault);
+    let (gone, stay) = ([of(None), of(Some("mia"))], target("globex", "customers", None));
+    let of_gone = gone.each_ref().map(|target| scene.encrypt(&vault, target).unwrap());
+    let of_stay = scene.encrypt(&vault, &stay).unwrap();
+    block_on(vault.rotate_tenant_key(&call(&scene.alice, &scene.reason), &tenant("acme"), None)).unwrap();
+    let done = scene.shred(&vault, None);
+    let receipt = ReceiptText::verify(done.receipt.as_deref().unwrap(), &scene.verifier()).unwrap();
+    assert_eq!((receipt.data_keys, receipt.tenant_key_version, receipt.due), (2, 2, None));
+    assert_eq!(receipt.subject, None);
+    for (target, envelope) in gone.iter().zip(&of_gone) {
+        assert_eq!(scene.decrypt(&vault, target, envelope), Err(Error::Unopenable));
+        assert!(matches!(scene.encrypt(&vault, target), Err(Error::FailedPrecondition(_))), "{target:?}");
+    }
+    assert!(matches!(scene.encrypt(&vault, &of(Some("new"))), Err(Error::FailedPrecondition(_))));
+    scene.decrypt(&vault, &stay, &of_stay).unwrap();
+    let (acme, call) = (tenant("acme"), || call(&scene.alice, &scene.reason));
+    let seen = block_on(vault.get_tenant(&call(), &acme)).unwrap();
+    assert_eq!(seen.state, TenantState::Destroyed);
+    let precondition = |error: Error| assert!(matches!(error, Error::FailedPrecondition(_)), "{error}");
+    precondition(block_on(vault.create_tenant(&call(), &acme)).unwrap_err());
+    precondition(block_on(vault.resume_tenant(&call(), &acme, None)).unwrap_err());
+    precondition(block_on(vault.rotate_tenant_key(&call(), &acme, None)).unwrap_err());
+    precondition(block_on(vault.rotate_data_keys(&call(), &acme, None)).unwrap_err());
+    precondition(scene.ask(&vault, None).unwrap_err());
+    precondition(scene.ask(&vault, Some("mia")).unwrap_err());
+    for row in rows(&*store, Table::DataKeys).iter().filter(|row| row["state"] == "destroyed") {
+        assert_eq!(row["wrapped"], "");
+    }
+    assert_eq!(rows(&*store, Table::SideKeys).iter().filter(|row| row["wrapped"] == "").count(), 1);
+}
+
+#[test]
+fn only_another_operator_approves_once_in_time_and_exactly_what_was_asked() {
+    let scene = Scene::new();
+    let vault = scene.open(scene.store());
+    scene.set_up(&vault);
+    let mia = of(Some("mia"));
+    let envelope = scene.encrypt(&vault, &mia).unwrap();
+    let asked = scene.ask(&vault, Some("mia")).unwrap();
+    assert_eq!((asked.state, asked.receipt.as_deref()), (ApprovalState::Pending, None));
+    assert!(matches!(scene.approve(&vault, &scene.alice, &asked), Err(Error::FailedPrecondition(_))), "her own");
+    let other = Approval { request_sha256: Fingerprint([0; 32]), ..asked.clone() };
+    let refused = scene.approve(&vault, &scene.bob, &other);
+    assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "request_sha256"));
+    let about = (&tenant("globex"), asked.id);
+    let elsewhere = block_on(vault.approve(&call(&scene.bob, &scene.reason), about, asked.request_sha256));
+    assert_eq!(elsewhere.err(), Some(Error::NotFound("approval")));
+
+    let rejected = scene.ask(&vault, Some("mia")).unwrap();
+    let done = block_on(vault.reject(&call(&scene.alice, &scene.reason), &tenant("acme"), rejected.id)).unwrap();
+    assert_eq!(done.state, ApprovalState::Rejected);
+    assert!(matches!(scene.approve(&vault, &scene.bob, &rejected), Err(Error::FailedPrecondition(_))));
+
+    scene.clock.advance_millis(10 * MINUTE);
+    assert!(matches!(scene.approve(&vault, &scene.bob, &asked), Err(Error::FailedPrecondition(_))), "too late");
+    let list = |after| block_on(vault.list_approvals(&call(&scene.bob, &scene.reason), after, 10)).unwrap();
+    let states: Vec<_> = list(None).iter().map(|approval| approval.state).collect();
+    assert_eq!(states, [ApprovalState::Expired, ApprovalState::Rejected]);
+    assert_eq!(list(Some(asked.id)).len(), 1);
+    scene.decrypt(&vault, &mia, &envelope).unwrap();
+
+    let asked = scene.ask(&vault, Some("mia")).unwrap();
+    let twin = scene.ask(&vault, Some("mia")).unwrap();
+    let done = scene.approve(&vault, &scene.bob, &asked).unwrap();
+    assert_eq!(done.decided_by.as_deref(), Some(scene.bob.spiffe_id()));
+    assert!(matches!(scene.approve(&vault, &scene.bob, &asked), Err(Error::FailedPrecondition(_))), "once");
+    assert!(matches!(scene.approve(&vault, &scene.bob, &twin), Err(Error::FailedPrecondition(_))), "nothing is left");
+    assert_eq!(scene.decrypt(&vault, &mia, &envelope), Err(Error::Unopenable));
+    let later = block_on(vault.get_approval(&call(&scene.alice, &scene.reason), &tenant("acme"), asked.id)).unwrap();
+    assert_eq!(later.receipt, done.receipt);
+    let bare = vault_core::vault::ControlCall { reason: None, ..call(&scene.alice, &scene.reason) };
+    let refused = block_on(vault.shred_tenant(&bare, &tenant("acme")));
+    assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "reason"));
+}
+
+#[test]
+fn a_receipt_that_was_changed_is_refused() {
+    let scene = Scene::new();
+    let vault = scene.open(scene.store());
+    scene.set_up(&vault);
+    let receipt = scene.shred(&vault, Some("mia")).receipt.unwrap();
+    let verifier = scene.verifier();
+    assert_eq!(ReceiptText::verify(&receipt, &verifier).unwrap().data_keys, 0, "she had none, and gets none");
+    for at in (0..receipt.len()).filter(|at| receipt.is_char_boundary(*at) && receipt.as_bytes()[*at].is_ascii()) {
+        let mut bad = receipt.clone().into_bytes();
+        bad[at] ^= 1;
+        if let Ok(bad) = String::from_utf8(bad) {
+            assert!(ReceiptText::verify(&bad, &verifier).is_err(), "byte {at}");
+        }
+    }
+    assert!(matches!(scene.encrypt(&vault, &of(Some("mia"))), Err(Error::FailedPrecondition(_))));
+}
+
+/// Runs the whole life, dies at one commit, and looks at what the next process finds. True if it lived through.
+fn life_and_death(subject: Option<&str>, commits: i64, carried_out: bool) -> bool {
+    let scene = Scene::new();
+    let store = scene.store();
+    let mortal = Arc::new(Mortal::new(Arc::clone(&store) as _, carried_out));
+    let vault = scene.open(Arc::clone(&mortal) as _);
+    scene.set_up(&vault);
+    let (mia, noa, globex) = (of(Some("mia")), of(Some("noa")), target("globex", "customers", None));
+    let envelopes = [&mia, &noa, &globex].map(|target| scene.encrypt(&vault, target).unwrap());
+    let asked = scene.ask(&vault, subject).unwrap();
+    mortal.live_for(commits);
+    let mut acknowledged = false;
+    let result = (|| {
+        block_on(vault.rotate_tenant_key(&call(&scene.alice, &scene.reason), &tenant("acme"), None))?;
+        acknowledged = scene.approve(&vault, &scene.bob, &asked)?.state == ApprovalState::Executed;
+        for _ in 0..3 {
+            block_on(vault.tend(|| true))
+                .and_then(|tended| if tended.failed > 0 { Err(Error::NotFound("work")) } else { Ok(()) })?;
+            scene.clock.advance_millis(3 * MINUTE);
+        }
+        Ok::<_, Error>(())
+    })();
+    assert_eq!(result.is_err(), mortal.is_dead(), "{result:?}");
+    drop(vault);
+
+    // The next process.
+    let vault = scene.open(Arc::clone(&store) as _);
+    let seen = || {
+        let about = call(&scene.alice, &scene.reason);
+        block_on(vault.get_approval(&about, &tenant("acme"), asked.id)).unwrap()
+    };
+    let found = seen().state;
+    assert!(!acknowledged || found == ApprovalState::Executed, "an acknowledged shred came back");
+    let tended = block_on(vault.tend(|| true)).unwrap();
+    assert_eq!(tended.failed, 0);
+    let begun = found != ApprovalState::Pending;
+    assert_eq!(seen().state, if begun { ApprovalState::Executed } else { ApprovalState::Pending });
+    let with = |whole: bool, target: &Target, envelope: &[u8]| {
+        let gone = begun && (subject.is_none() || whole);
+        match scene.decrypt(&vault, target, envelope) {
+            Ok(()) => assert!(!gone, "{commits}: a shredded one opens"),
+            Err(error) => assert!(gone && error == Error::Unopenable, "{commits}: {error}"),
+        }
+        assert_eq!(matches!(scene.encrypt(&vault, target), Err(Error::FailedPrecondition(_))), gone);
+    };
+    with(true, &mia, &envelopes[0]);
+    with(false, &noa, &envelopes[1]);
+    scene.decrypt(&vault, &globex, &envelopes[2]).unwrap();
+    // And it all comes to its end.
+    scene.clock.advance_millis(6 * MINUTE);
+    assert_eq!(block_on(vault.tend(|| true)).unwrap().failed, 0);
+    if begun {
+        ReceiptText::verify(&seen().receipt.unwrap(), &scene.verifier()).unwrap();
+        with(true, &mia, &envelopes[0]);
+        with(false, &noa, &envelopes[1]);
+        let first = &rows(&*store, Table::TenantKeys)[0];
+        assert_eq!(first["state"], "destroyed", "{commits}");
+    }
+    result.is_ok()
+}
+
+fn dies_at_each_commit(subject: Option<&str>) {
+    for carried_out in [false, true] {
+        let lived = (0..40).position(|commits| life_and_death(subject, commits, carried_out));
+        assert!(lived.is_some_and(|commits| commits >= 8), "{lived:?} commits");
+    }
+}
+
+#[test]
+fn death_at_any_commit_of_rotation_and_a_subjects_shred_loses_nothing_and_brings_nothing_back() {
+    dies_at_each_commit(Some("mia"));
+}
+
+#[test]
+fn death_at_any_commit_of_rotation_and_a_tenants_shred_loses_nothing_and_brings_nothing_back() {
+    dies_at_each_commit(None);
+}
