@@ -66,8 +66,13 @@ impl Scene {
     fn open(&self, store: Arc<dyn Store>) -> Vault {
         let roots = Roots::single(Self::root(self.dir.path())).unwrap();
         let clock = Arc::clone(&self.clock) as _;
-        open_vault_over(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots)
-            .with_lifecycle(LifecycleSettings { approval_millis: 10 * MINUTE, destroy_after_millis: 5 * MINUTE })
+        open_vault_over(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots).with_lifecycle(
+            LifecycleSettings {
+                approval_millis: 10 * MINUTE,
+                destroy_after_millis: 5 * MINUTE,
+                ..LifecycleSettings::default()
+            },
+        )
     }
 
     fn set_up(&self, vault: &Vault) {
@@ -316,6 +321,64 @@ fn only_another_operator_approves_once_in_time_and_exactly_what_was_asked() {
     let bare = vault_core::vault::ControlCall { reason: None, ..call(&scene.alice, &scene.reason) };
     let refused = block_on(vault.shred_tenant(&bare, &tenant("acme")));
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "reason"));
+}
+
+#[test]
+fn keys_are_rotated_when_they_are_old_or_have_sealed_enough() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let settings = LifecycleSettings {
+        tenant_key_age_millis: Some(30 * MINUTE),
+        data_key_age_millis: Some(10 * MINUTE),
+        data_key_uses: 48,
+        ..LifecycleSettings::default()
+    };
+    let vault = scene.open(Arc::clone(&store) as _).with_lifecycle(settings);
+    scene.set_up(&vault);
+    let (busy, quiet) = (of(None), of(Some("mia")));
+    let first = scene.encrypt(&vault, &quiet).unwrap();
+    let version = |target: &Target| {
+        let request = EncryptRequest { target, context: &context(), plaintext: b"DE89 3704" };
+        block_on(vault.encrypt(&scene.billing, request)).unwrap().key_version
+    };
+    let tend = || block_on(vault.tend(|| true)).unwrap();
+    // By use: the row counts in blocks of three.
+    for _ in 0..47 {
+        assert_eq!(version(&busy), KeyVersion(1));
+    }
+    assert_eq!(tend().due, 0);
+    assert_eq!(version(&busy), KeyVersion(1));
+    assert_eq!(tend().due, 1);
+    assert_eq!((version(&busy), version(&quiet)), (KeyVersion(2), KeyVersion(1)));
+    // By age.
+    scene.clock.advance_millis(10 * MINUTE - 1);
+    assert_eq!(tend().due, 0);
+    scene.clock.advance_millis(1);
+    assert_eq!(tend().due, 2);
+    assert_eq!((version(&busy), version(&quiet)), (KeyVersion(3), KeyVersion(2)));
+    scene.clock.advance_millis(20 * MINUTE);
+    let tended = tend();
+    assert_eq!((tended.due, tended.failed), (4, 0), "two data keys, two tenant keys");
+    assert_eq!(tend().due, 0);
+    for id in ["acme", "globex"] {
+        let seen = block_on(vault.get_tenant(&call(&scene.alice, &scene.reason), &tenant(id))).unwrap();
+        assert!(seen.key_version == KeyVersion(2) && seen.rotation.unwrap().finished.is_some());
+    }
+    scene.decrypt(&vault, &quiet, &first).unwrap();
+    // A crash forgets less than a block for each key.
+    for _ in 0..5 {
+        version(&busy);
+    }
+    let uses = || rows(&*store, Table::DataKeys).iter().filter_map(|row| row["uses"].as_u64()).max().unwrap_or(0);
+    let counted = uses();
+    assert_eq!(counted, 48, "the first version");
+    drop(vault);
+    let active: Vec<u64> = rows(&*store, Table::DataKeys)
+        .iter()
+        .filter(|row| row["state"] == "active" && row.get("subject").is_none())
+        .map(|row| row["uses"].as_u64().unwrap_or(0))
+        .collect();
+    assert_eq!(active, [3], "of five");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+mod lifecycle;
 mod limits;
 mod read;
 mod roots;
@@ -8,6 +9,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use vault_core::vault::LifecycleSettings;
 
 pub use limits::Limits;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
@@ -149,6 +152,8 @@ pub struct Config {
     pub limits: Limits,
     /// Bounds of the key cache.
     pub cache: Cache,
+    /// How long keys and approvals live.
+    pub lifecycle: LifecycleSettings,
     /// Whether log lines are JSON (the default in production) or for people.
     pub json_logs: bool,
 }

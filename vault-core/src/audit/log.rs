@@ -20,7 +20,7 @@ use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
-use crate::id::{ApprovalId, KeyVersion, TenantId};
+use crate::id::{ApprovalId, KeyId, KeyVersion, TenantId};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -89,6 +89,13 @@ pub enum SystemEvent {
         /// Data keys rewrapped under it.
         data_keys: u64,
     },
+    /// A data key got a new version because it was due: the key before.
+    DataKeyDue {
+        /// Its id.
+        key: KeyId,
+    },
+    /// The rotation of a tenant key began because it was due.
+    TenantKeyDue,
     /// A shred was carried out to its end: the receipt names this entry.
     Shredded {
         /// The approval that it carried out.
@@ -121,6 +128,11 @@ impl SystemEvent {
                 about = approval.to_string();
                 ("shredded", about.as_str(), data_keys, u64::from(version.0))
             }
+            Self::DataKeyDue { key } => {
+                about = key.to_string();
+                ("data_key_due", about.as_str(), 0, 0)
+            }
+            Self::TenantKeyDue => ("tenant_key_due", "", 0, 0),
             Self::TenantKeyDestroyed { version } => ("tenant_key_destroyed", "", u64::from(version.0), 0),
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }

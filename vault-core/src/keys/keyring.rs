@@ -8,6 +8,7 @@ use std::time::Duration;
 use std::{fmt, thread};
 
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
+use super::due::Uses;
 use super::lifecycle::DESTROYED;
 use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
@@ -53,6 +54,7 @@ pub struct Keyring {
     pub(super) data_keys: Cache<DataKeyName, DataKey>,
     pub(super) wrapping_keys: Cache<WrappingKeyName, WrappingKey>,
     pub(super) side_keys: Cache<SideKeyName, SideKey>,
+    pub(super) uses: Uses,
 }
 
 impl fmt::Debug for Keyring {
@@ -144,6 +146,7 @@ impl Keyring {
             data_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             wrapping_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             side_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
+            uses: Uses::new(),
             parts,
         });
         let weak = Arc::downgrade(&keyring);
@@ -262,6 +265,7 @@ impl Keyring {
     ) -> Result<(T, KeyRef), Error> {
         let scope = scope_of(recorded.permit().resource())?;
         let key = if plan.fresh { self.make_first(&scope, plan.key).await? } else { plan.key };
+        self.count_use(&scope.tenant, key).await?;
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
             let data_key = self.data_key(&scope, key).await?;
@@ -376,6 +380,7 @@ impl Keyring {
             wrapped,
             state: KeyState::Active,
             created: self.parts.clock.now().0,
+            uses: 0,
         })
     }
 

@@ -11,6 +11,7 @@
 mod approval;
 mod cache;
 mod custody;
+mod due;
 mod keyring;
 mod lifecycle;
 pub(crate) mod receipt;
@@ -25,6 +26,7 @@ pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, Rotation, Tenant};
 
 pub(crate) use approval::NewApproval;
+pub(crate) use due::Due;
 pub(crate) use lifecycle::Turn;
 pub use receipt::{Evicted, ReceiptText};
 pub use rows::{KeyState, TenantState};

@@ -160,6 +160,14 @@ pub(super) struct DataKeyRow {
     pub wrapped: Vec<u8>,
     pub state: KeyState,
     pub created: u64,
+    /// How often it sealed, in whole blocks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uses: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde demands the reference")]
+const fn is_zero(uses: &u64) -> bool {
+    *uses == 0
 }
 
 impl DataKeyRow {
@@ -261,6 +269,11 @@ pub(super) fn id_from<T>(key: &[u8], parse: impl FnOnce(&str) -> Result<T, Error
 /// The data key's id at the end of a row's key.
 pub(super) fn key_id_from(key: &[u8]) -> Result<KeyId, Error> {
     key.last_chunk().map(|id| KeyId(*id)).ok_or_else(damaged_key)
+}
+
+/// The tenant at the beginning of a row's key.
+pub(super) fn tenant_of_key(key: &[u8]) -> Result<TenantId, Error> {
+    id_from(key.split(|byte| *byte == 0).next().unwrap_or_default(), TenantId::parse)
 }
 
 /// The scope that a data key's row names.

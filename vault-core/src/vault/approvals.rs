@@ -1,35 +1,13 @@
 //! What takes two operators: shredding. One asks, another one approves, and that carries it out.
 
-use super::Vault;
 use super::control::{About, Ask, ControlCall};
+use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
 use crate::id::{ApprovalId, Fingerprint, Subject, TenantId};
 use crate::keys::receipt::{self, Evicted, ReceiptText};
 use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Shredded, Turn};
 use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
-
-/// How long approvals and shredded keys' tenant keys live.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LifecycleSettings {
-    /// How long something may wait for its approval, in milliseconds.
-    pub approval_millis: u64,
-    /// How long after a shred the tenant key versions above the shredded keys are destroyed, in milliseconds. At least
-    /// [`Self::SHORTEST_DESTRUCTION`].
-    pub destroy_after_millis: u64,
-}
-
-impl LifecycleSettings {
-    /// Longer than any permit holds: when tenant key versions are destroyed, no call is left that began under them.
-    pub const SHORTEST_DESTRUCTION: u64 = 60_000;
-}
-
-impl Default for LifecycleSettings {
-    /// A day for approvals, a week for tenant key versions.
-    fn default() -> Self {
-        Self { approval_millis: 86_400_000, destroy_after_millis: 7 * 86_400_000 }
-    }
-}
 
 impl Vault {
     /// Asks for the destruction of all data keys of a subject of a tenant. Nothing happens until another operator

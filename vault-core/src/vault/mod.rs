@@ -80,14 +80,15 @@ mod approvals;
 mod control;
 mod data;
 mod embedded;
+mod settings;
 mod upkeep;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-pub use approvals::LifecycleSettings;
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use settings::LifecycleSettings;
 pub use upkeep::Tended;
 
 use crate::audit::{KeyRef, Log, Outcome, Pseudonym, Recorded};
@@ -127,6 +128,7 @@ pub struct Vault {
     keys: Arc<Keyring>,
     clock: Arc<dyn Clock>,
     lifecycle: LifecycleSettings,
+    due: Mutex<upkeep::DuePlaces>,
 }
 
 impl fmt::Debug for Vault {
@@ -139,12 +141,14 @@ impl Vault {
     /// A vault of these parts.
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
-        Self { authorizer, audit, keys, clock, lifecycle: LifecycleSettings::default() }
+        let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
+        Self { authorizer, audit, keys, clock, lifecycle, due }.with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
     #[must_use]
     pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
+        self.keys.count_for(lifecycle.data_key_uses.min(LifecycleSettings::MOST_USES));
         Self { lifecycle, ..self }
     }
 

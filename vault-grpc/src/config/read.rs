@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
 use super::roots::{RawCustody, RawRoot};
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy};
@@ -33,6 +34,8 @@ struct Raw {
     limits: RawLimits,
     #[serde(default)]
     cache: RawCache,
+    #[serde(default)]
+    lifecycle: RawLifecycle,
     #[serde(default)]
     logs: RawLogs,
 }
@@ -162,6 +165,7 @@ impl Reader<'_> {
             },
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
+            lifecycle: self.lifecycle(&raw.lifecycle)?,
             json_logs,
         };
         if config.data.trust_domain == config.control.trust_domain {

@@ -8,4 +8,5 @@ mod drain;
 mod handshake;
 mod reload;
 mod roots;
+mod shredding;
 mod support;

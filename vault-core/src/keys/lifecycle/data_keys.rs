@@ -45,7 +45,12 @@ impl Keyring {
     }
 
     /// Makes the next version of one active data key; false if another call did meanwhile.
-    async fn rotate_one(&self, tenant: &TenantId, active_key: &[u8], seen: &ActiveKeyRow) -> Result<bool, Error> {
+    pub(in crate::keys) async fn rotate_one(
+        &self,
+        tenant: &TenantId,
+        active_key: &[u8],
+        seen: &ActiveKeyRow,
+    ) -> Result<bool, Error> {
         for _ in 0..RETRIES {
             let Some((active, active_stored)) = self.row::<ActiveKeyRow>(Table::ActiveKeys, active_key).await? else {
                 return Ok(false);
