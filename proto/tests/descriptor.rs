@@ -176,6 +176,36 @@ fn every_class_that_is_not_harmless_is_found_however_deep() {
 }
 
 #[test]
+fn a_person_is_named_by_the_callers_of_two_calls_and_by_no_answer() {
+    let is_subject = |found: Vec<Violation>, path: &str| {
+        assert!(!found.is_empty(), "{path}");
+        for one in found {
+            let ok = matches!(&one, Violation::Reaches { path: at, class: DataClass::Subject, .. } if at == path);
+            assert!(ok, "{one:?}");
+        }
+    };
+    let tenant = "vault/v1/tenant.proto";
+    let to = "string tenant = 1 [(data) = DATA_CLASS_SUBJECT];";
+    let from = "string tenant = 1 [(data) = DATA_CLASS_IDENTIFIER];";
+    for (message, path) in [
+        ("message ShredTenantRequest {\n  // Its name. Required.\n  ", "vault.v1.ShredTenantRequest.tenant"),
+        ("message GetTenantRequest {\n  // Its name. Required.\n  ", "vault.v1.GetTenantRequest.tenant"),
+    ] {
+        is_subject(after(tenant, format!("{message}{from}").leak(), format!("{message}{to}").leak()), path);
+    }
+    // In the answer to a call that may name one in its request; and below its request.
+    let from = "Approval approval = 1;";
+    let to = "Approval approval = 1; string subject = 2 [(data) = DATA_CLASS_SUBJECT];";
+    let message = "message ShredSubjectResponse {\n  // The approval that is pending.\n  ";
+    let found = after(tenant, format!("{message}{from}").leak(), format!("{message}{to}").leak());
+    is_subject(found, "vault.v1.ShredSubjectResponse.subject");
+    let from = "message ShredSubjectRequest {";
+    let to = "message Person { string subject = 1 [(data) = DATA_CLASS_SUBJECT]; }
+        message ShredSubjectRequest { Person person = 9;";
+    is_subject(after(tenant, from, to), "vault.v1.ShredSubjectRequest.person.subject");
+}
+
+#[test]
 fn a_data_message_in_a_control_call_is_found() {
     let from = "uint32 key_version = 2;\n}\n\n// An envelope to move";
     let to = "uint32 key_version = 2; }

@@ -53,16 +53,18 @@ impl OperatorClient {
         an_approval(self.limits.answer(self.approvals().get_approval(request)).await?.approval)
     }
 
-    /// Approves what another operator asked for: exactly what `seen` says, as it was read.
+    /// Approves what another operator asked for: exactly what `seen` says, as it was read. `subject` is the person that it
+    /// is about, if it is: the caller has to know, since `seen` does not say.
     ///
     /// # Errors
     /// See the type.
-    pub async fn approve(&self, seen: &Approval, reason: &str) -> Result<Approval, ClientError> {
+    pub async fn approve(&self, seen: &Approval, subject: Option<&str>, reason: &str) -> Result<Approval, ClientError> {
         let message = ApproveRequest {
             tenant: seen.tenant.clone(),
             approval: seen.approval.clone(),
             request_sha256: seen.request_sha256.clone(),
             reason: reason.into(),
+            subject: subject.map(str::to_owned),
         };
         let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().approve(request)).await?.approval)

@@ -85,7 +85,7 @@ impl Place {
             Some(custody) => block_on(vault.rotate_tenant_key_to(&call, &tenant("acme"), None, custody)),
             None => block_on(vault.rotate_tenant_key(&call, &tenant("acme"), None)),
         }?;
-        Ok((done.tenant.key_version, done.tenant.custody))
+        Ok((done.key_version, done.custody))
     }
 
     fn shown(&self, vault: &Vault) -> Result<Custody, Error> {

@@ -1,6 +1,6 @@
 //! The life of keys: rotation that anyone can carry on, shredding that takes two, and death at each commit of both.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 #[path = "common/failpoints.rs"]
 mod failpoints;
@@ -19,7 +19,7 @@ use pollster::block_on;
 use vault_core::audit::LogVerifier;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::{Fingerprint, KeyVersion, Reason, Subject};
-use vault_core::keys::{Approval, ApprovalState, CacheSettings, ReceiptText, TenantState};
+use vault_core::keys::{Approval, ApprovalState, CacheSettings, ReceiptText, Seen, TenantState};
 use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::principal::{Operator, Workload};
 use vault_core::store::{EmbeddedStore, Store, Table};
@@ -107,7 +107,7 @@ impl Scene {
 
     fn approve(&self, vault: &Vault, who: &Operator, asked: &Approval) -> Result<Approval, Error> {
         let about = (&tenant("acme"), asked.id);
-        block_on(vault.approve(&call(who, &self.reason), about, asked.request_sha256))
+        block_on(vault.approve(&call(who, &self.reason), about, seen(asked)))
     }
 
     fn shred(&self, vault: &Vault, subject: Option<&str>) -> Approval {
@@ -118,6 +118,10 @@ impl Scene {
     fn verifier(&self) -> LogVerifier {
         LogVerifier::parse(&std::fs::read_to_string(self.dir.path().join("audit/log.pub")).unwrap()).unwrap()
     }
+}
+
+fn seen(asked: &Approval) -> Seen<'_> {
+    Seen { request_sha256: asked.request_sha256, subject: asked.ordered.subject() }
 }
 
 fn of(subject: Option<&str>) -> Target {
@@ -292,8 +296,14 @@ fn only_another_operator_approves_once_in_time_and_exactly_what_was_asked() {
     let other = Approval { request_sha256: Fingerprint([0; 32]), ..asked.clone() };
     let refused = scene.approve(&vault, &scene.bob, &other);
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "request_sha256"));
+    let noa = Subject::parse("noa").unwrap();
+    for subject in [Some(&noa), None] {
+        let seen = Seen { subject, ..seen(&asked) };
+        let refused = block_on(vault.approve(&call(&scene.bob, &scene.reason), (&tenant("acme"), asked.id), seen));
+        assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "subject"));
+    }
     let about = (&tenant("globex"), asked.id);
-    let elsewhere = block_on(vault.approve(&call(&scene.bob, &scene.reason), about, asked.request_sha256));
+    let elsewhere = block_on(vault.approve(&call(&scene.bob, &scene.reason), about, seen(&asked)));
     assert_eq!(elsewhere.err(), Some(Error::NotFound("approval")));
 
     let rejected = scene.ask(&vault, Some("mia")).unwrap();
@@ -426,16 +436,16 @@ fn life_and_death(subject: Option<&str>, commits: i64, carried_out: bool) -> boo
 
     // The next process.
     let vault = scene.open(Arc::clone(&store) as _);
-    let seen = || {
+    let now = || {
         let about = call(&scene.alice, &scene.reason);
         block_on(vault.get_approval(&about, &tenant("acme"), asked.id)).unwrap()
     };
-    let found = seen().state;
+    let found = now().state;
     assert!(!acknowledged || found == ApprovalState::Executed, "an acknowledged shred came back");
     let tended = block_on(vault.tend(|| true)).unwrap();
     assert_eq!(tended.failed, 0);
     let begun = found != ApprovalState::Pending;
-    assert_eq!(seen().state, if begun { ApprovalState::Executed } else { ApprovalState::Pending });
+    assert_eq!(now().state, if begun { ApprovalState::Executed } else { ApprovalState::Pending });
     let with = |whole: bool, target: &Target, envelope: &[u8]| {
         let gone = begun && (subject.is_none() || whole);
         match scene.decrypt(&vault, target, envelope) {
@@ -451,7 +461,7 @@ fn life_and_death(subject: Option<&str>, commits: i64, carried_out: bool) -> boo
     scene.clock.advance_millis(6 * MINUTE);
     assert_eq!(block_on(vault.tend(|| true)).unwrap().failed, 0);
     if begun {
-        ReceiptText::verify(&seen().receipt.unwrap(), &scene.verifier()).unwrap();
+        ReceiptText::verify(&now().receipt.unwrap(), &scene.verifier()).unwrap();
         with(true, &mia, &envelopes[0]);
         with(false, &noa, &envelopes[1]);
         let first = &rows(&*store, Table::TenantKeys)[0];

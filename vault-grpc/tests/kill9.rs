@@ -278,7 +278,7 @@ async fn shred(
             done.call();
             let shred = Shred { subject: subject.clone(), envelope, asked: asked.clone(), executed: false };
             done.shreds.lock().unwrap().push(shred);
-            let executed = bob.approve(&asked, "test").await?.state() == ApprovalState::Executed;
+            let executed = bob.approve(&asked, Some(&subject), "test").await?.state() == ApprovalState::Executed;
             done.call();
             done.shreds.lock().unwrap().last_mut().unwrap().executed = executed;
             Ok(())

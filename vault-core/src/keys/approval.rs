@@ -4,6 +4,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::keyring::Keyring;
+use super::receipt::hex;
 use super::rows;
 use super::work::Cursor;
 use crate::crypto::random_bytes;
@@ -69,6 +70,8 @@ pub struct Approval {
     pub id: ApprovalId,
     /// What is to be done.
     pub ordered: Ordered,
+    /// What stands for the subject in the audit log, in hexadecimal digits.
+    pub pseudonym: Option<String>,
     /// Why, in the words of the one who asked.
     pub reason: String,
     /// The SPIFFE ID of the one who asked.
@@ -95,6 +98,8 @@ pub(super) struct ApprovalRow {
     pub tenant: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pseudonym: Option<String>,
     pub reason: String,
     pub requester: String,
     pub requested: u64,
@@ -146,6 +151,7 @@ impl ApprovalRow {
         Ok(Approval {
             id,
             ordered: self.ordered()?,
+            pseudonym: self.pseudonym,
             reason: self.reason,
             requester: self.requester,
             requested: Timestamp(self.requested),
@@ -157,6 +163,15 @@ impl ApprovalRow {
             receipt,
         })
     }
+}
+
+/// What the one who approves saw and knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Seen<'a> {
+    /// [`Approval::request_sha256`].
+    pub request_sha256: Fingerprint,
+    /// The person, if it is about one: from elsewhere, as an approval does not say.
+    pub subject: Option<&'a Subject>,
 }
 
 /// What is asked for, by whom, and for how long.
@@ -184,8 +199,14 @@ impl Keyring {
         self.can_be_shredded(new.ordered).await?;
         let now = self.parts.clock.now();
         let id = fresh_id(now)?;
+        let tenant = new.ordered.tenant();
+        let pseudonym = match new.ordered.subject() {
+            Some(subject) => Some(hex(&self.pseudonym(tenant, subject).await?.0)),
+            None => None,
+        };
         let mut row = ApprovalRow {
-            tenant: new.ordered.tenant().to_string(),
+            tenant: tenant.to_string(),
+            pseudonym,
             subject: new.ordered.subject().map(|subject| subject.as_str().to_owned()),
             reason: new.reason.as_str().to_owned(),
             requester: new.requester.to_owned(),
@@ -238,7 +259,7 @@ impl Keyring {
     pub(crate) async fn decide(
         &self,
         (tenant, id): (&TenantId, ApprovalId),
-        seen: Option<Fingerprint>,
+        seen: Option<Seen<'_>>,
         who: &str,
         to: ApprovalState,
     ) -> Result<(Write, Ordered, Fingerprint), Error> {
@@ -257,11 +278,12 @@ impl Keyring {
             if row.requester == who {
                 return Err(Error::FailedPrecondition("nobody approves what they asked for; another operator must"));
             }
-            if seen != Some(row.request_sha256) {
-                return Err(Error::invalid(
-                    "request_sha256",
-                    "is not the hash of what is to be approved; read it again",
-                ));
+            if seen.is_none_or(|seen| seen.request_sha256 != row.request_sha256) {
+                let why = "is not the hash of what is to be approved; read it again";
+                return Err(Error::invalid("request_sha256", why));
+            }
+            if seen.and_then(|seen| seen.subject).map(Subject::as_str) != row.subject.as_deref() {
+                return Err(Error::invalid("subject", "is not whom it is about"));
             }
         }
         row.state = to;

@@ -20,7 +20,7 @@ mod shred;
 mod work;
 mod wrapping;
 
-pub use approval::{Approval, ApprovalState, Ordered};
+pub use approval::{Approval, ApprovalState, Ordered, Seen};
 pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, Rotation, Tenant};

@@ -199,3 +199,50 @@ fn walk(db: &Database) -> Result<(), Fault> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::fs::OsFs;
+    use crate::store::{EmbeddedStore, Expect, Store as _, Write, row};
+
+    /// A store as another version of this program made it.
+    fn made(path: &Path, format: u32, tables: usize) {
+        let db = Builder::new().create(path).unwrap();
+        let mut txn = db.begin_write().unwrap();
+        txn.set_two_phase_commit(true);
+        for table in Table::ALL.into_iter().take(tables) {
+            txn.open_table(bytes_of(table)).unwrap();
+        }
+        let row = row::encode(Table::Tenants, b"acme", 1, b"v");
+        txn.open_table(bytes_of(Table::Tenants)).unwrap().insert(b"acme".as_slice(), row.as_slice()).unwrap();
+        txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+
+    #[test]
+    fn a_store_of_the_version_before_is_brought_forward_and_one_that_lacks_a_table_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("before");
+        made(&path, FORMAT_BEFORE, TABLES_BEFORE);
+        for version in 1..=2 {
+            let store = EmbeddedStore::open(Arc::new(OsFs), &path).unwrap();
+            assert_eq!(block_on(store.get(Table::Tenants, b"acme")).unwrap().unwrap().value, b"v");
+            let expect = if version == 1 { Expect::Absent } else { Expect::Version(1) };
+            let write = Write { table: Table::Work, key: b"acme".to_vec(), expect, value: b"w".to_vec() };
+            block_on(store.commit(vec![write])).unwrap();
+        }
+        for (format, tables) in [(FORMAT, TABLES_BEFORE), (FORMAT_BEFORE, TABLES_BEFORE - 1), (FORMAT + 1, 10)] {
+            let path = dir.path().join(format!("{format}-{tables}"));
+            made(&path, format, tables);
+            let before = std::fs::read(&path).unwrap();
+            let refused = EmbeddedStore::open(Arc::new(OsFs), &path);
+            assert!(matches!(refused, Err(Error::Corrupt { .. })), "{format} {tables}");
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+        }
+    }
+}

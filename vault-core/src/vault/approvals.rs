@@ -4,9 +4,9 @@ use super::control::{About, Ask, ControlCall};
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
-use crate::id::{ApprovalId, Fingerprint, Subject, TenantId};
+use crate::id::{ApprovalId, Subject, TenantId};
 use crate::keys::receipt::{self, Evicted, ReceiptText};
-use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Shredded, Turn};
+use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Seen, Shredded, Turn};
 use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
 
 impl Vault {
@@ -104,15 +104,15 @@ impl Vault {
     /// then [`Vault::tend`] goes on, and [`Self::get_approval`] gives the receipt later.
     ///
     /// # Errors
-    /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256`; [`Error::FailedPrecondition`] if
-    /// the caller asked for it, it was decided, has expired, or can no longer be done; [`Error::Unavailable`].
+    /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256` or `subject`;
+    /// [`Error::FailedPrecondition`] if the caller asked for it, it was decided, has expired, or can no longer be done; [`Error::Unavailable`].
     pub async fn approve(
         &self,
         call: &ControlCall<'_>,
         (tenant, id): (&TenantId, ApprovalId),
-        seen: Fingerprint,
+        seen: Seen<'_>,
     ) -> Result<Approval, Error> {
-        let ask = Ask { tenant: Some(tenant), ..Ask::default() };
+        let ask = Ask { tenant: Some(tenant), subject: seen.subject, ..Ask::default() };
         self.operate_about(call, ask, async |recorded: &Recorded<Permit<Approve>>| {
             let who = &recorded.permit().decision().principal;
             let in_time = || self.clock.now() < recorded.permit().valid_until();
@@ -126,7 +126,9 @@ impl Vault {
                 match self.keys.begin_shred(&ordered, (id, write), delay).await {
                     Ok(()) => break request,
                     // The one before first, then this one.
-                    Err(error) if error == BUSY => drop(self.shred_turn(tenant).await?),
+                    Err(error) if error == BUSY => {
+                        let _: Turn<()> = self.shred_turn(tenant).await?;
+                    }
                     // Read again: the tenant may be another by now, or this approval decided.
                     Err(Error::Conflict(_)) => {}
                     Err(error) => return Err(error),

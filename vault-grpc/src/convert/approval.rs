@@ -18,7 +18,7 @@ pub fn show(approval: &Approval) -> v1::Approval {
         approval: approval.id.to_string(),
         action: approval.ordered.action().to_owned(),
         tenant: approval.ordered.tenant().to_string(),
-        subject: approval.ordered.subject().map(|subject| subject.as_str().to_owned()),
+        subject_pseudonym: approval.pseudonym.clone().unwrap_or_default(),
         reason: approval.reason.clone(),
         requester: approval.requester.clone(),
         create_time: Some(timestamp(approval.requested)),

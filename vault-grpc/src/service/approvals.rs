@@ -1,7 +1,8 @@
 //! `ApprovalService`: what takes two operators.
 
 use tonic::{Request, Response, Status};
-use vault_core::id::{ApprovalId, Fingerprint, TenantId};
+use vault_core::id::{ApprovalId, Fingerprint, Subject, TenantId};
+use vault_core::keys::Seen;
 use vault_proto::v1;
 use vault_proto::v1::approval_service_server::ApprovalService;
 
@@ -51,7 +52,9 @@ impl ApprovalService for Control {
         let done = async {
             let tenant = TenantId::parse(&request.tenant)?;
             let id = ApprovalId::parse(&request.approval)?;
-            let seen = Fingerprint::parse(&request.request_sha256)?;
+            let request_sha256 = Fingerprint::parse(&request.request_sha256)?;
+            let subject = request.subject.as_deref().map(Subject::parse).transpose()?;
+            let seen = Seen { request_sha256, subject: subject.as_ref() };
             let reason = convert::required_reason(&request.reason)?;
             let done = self.vault.approve(&call(&who, Some(&reason))?, (&tenant, id), seen).await?;
             Ok(v1::ApproveResponse { approval: Some(show(&done)) })

@@ -46,15 +46,17 @@ async fn a_shred_takes_two_operators_and_leaves_a_receipt_that_verifies() {
 
     let asked = alice.shred_subject("acme", "mia", "she asked for it").await.unwrap();
     assert_eq!(asked.state(), ApprovalState::Pending);
-    let own = alice.approve(&asked, "why not").await.unwrap_err();
+    let own = alice.approve(&asked, Some("mia"), "why not").await.unwrap_err();
     assert_eq!(own.code(), Code::FailedPrecondition, "{own}");
     let listed = bob.list_approvals(0, "").await.unwrap().approvals;
     assert_eq!(listed, std::slice::from_ref(&asked));
-    assert_eq!((listed[0].subject.as_deref(), listed[0].action.as_str()), (Some("mia"), "ShredSubject"));
+    assert_eq!((listed[0].subject_pseudonym.len(), listed[0].action.as_str()), (32, "ShredSubject"));
+    let other = bob.approve(&listed[0], Some("noa"), "as she asked").await.unwrap_err();
+    assert_eq!(other.code(), Code::InvalidArgument, "{other}");
     billing.decrypt(&mia, of_mia.clone()).await.unwrap();
-    let done = bob.approve(&listed[0], "as she asked").await.unwrap();
+    let done = bob.approve(&listed[0], Some("mia"), "as she asked").await.unwrap();
     assert_eq!(done.state(), ApprovalState::Executed);
-    assert_eq!(bob.approve(&asked, "again").await.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(bob.approve(&asked, Some("mia"), "again").await.unwrap_err().code(), Code::FailedPrecondition);
     let gone = billing.decrypt(&mia, of_mia.clone()).await.unwrap_err();
     assert_eq!(gone.code(), Code::InvalidArgument, "like any envelope that does not open: {gone}");
     let gone = billing.encrypt(&mia, b"x").await.unwrap_err();
@@ -80,7 +82,7 @@ async fn a_shred_takes_two_operators_and_leaves_a_receipt_that_verifies() {
     let rejected = bob.reject("acme", &asked.approval, "they came back").await.unwrap();
     assert_eq!(rejected.state(), ApprovalState::Rejected);
     let asked = alice.shred_tenant("acme", "they left again").await.unwrap();
-    bob.approve(&asked, "they did").await.unwrap();
+    bob.approve(&asked, None, "they did").await.unwrap();
     assert_eq!(alice.get_tenant("acme").await.unwrap().state(), TenantState::Destroyed);
     assert!(billing.decrypt(&whole, of_whole).await.is_err());
     assert_eq!(billing.encrypt(&whole, b"x").await.unwrap_err().code(), Code::FailedPrecondition);

@@ -199,6 +199,7 @@ fn only_what_makes_a_tenant_key_takes_a_custody() {
     let request = || ControlRequest {
         tenant: Some(TenantId::parse("acme").unwrap()),
         dataset: None,
+        subject: None,
         reason: None,
         custody: Some(crate::custody::Custody::parse("split(local:a,local:b)").unwrap()),
         request: RequestId([0; 16]),
