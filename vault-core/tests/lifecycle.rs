@@ -7,132 +7,29 @@ mod failpoints;
 #[path = "common/fixture.rs"]
 #[expect(dead_code, reason = "shared by several tests")]
 mod fixture;
+#[path = "common/life.rs"]
+mod life;
 #[path = "common/pki.rs"]
 mod pki;
+
+#[expect(dead_code, reason = "shared by several tests")]
+#[path = "common/simfs.rs"]
+mod simfs;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use failpoints::Mortal;
-use fixture::{People, because, call, context, dataset, open_vault_over, target, tenant};
+use fixture::{call, context, dataset, target, tenant};
+use life::{Life, MINUTE, Scene, of, rows, seen};
 use pollster::block_on;
-use vault_core::audit::LogVerifier;
-use vault_core::fs::{Fs, OsFs};
-use vault_core::id::{Fingerprint, KeyVersion, Reason, Subject};
-use vault_core::keys::{Approval, ApprovalState, CacheSettings, ReceiptText, Seen, TenantState};
-use vault_core::kms::{LocalRoot, RootKey, Roots};
-use vault_core::principal::{Operator, Workload};
-use vault_core::store::{EmbeddedStore, Store, Table};
-use vault_core::time::{ManualClock, Timestamp};
-use vault_core::vault::{DecryptRequest, EncryptRequest, LifecycleSettings, Target};
-use vault_core::{Error, Vault};
-
-const BILLING: &str = "/ns/shop/sa/billing";
-const MINUTE: u64 = 60_000;
-
-struct Scene {
-    dir: tempfile::TempDir,
-    clock: Arc<ManualClock>,
-    billing: Workload,
-    alice: Operator,
-    bob: Operator,
-    reason: Reason,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let people = People::new();
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-            clock: Arc::new(ManualClock::new(Timestamp(1_907_755_200_000))),
-            billing: people.workload(BILLING),
-            alice: people.operator("alice"),
-            bob: people.operator("bob"),
-            reason: because(),
-        }
-    }
-
-    fn store(&self) -> Arc<EmbeddedStore> {
-        Arc::new(EmbeddedStore::open(Arc::new(OsFs), &self.dir.path().join("store.redb")).unwrap())
-    }
-
-    fn root(dir: &Path) -> Arc<dyn RootKey> {
-        let path = dir.join("root.key");
-        Arc::new(
-            if OsFs.exists(&path) { LocalRoot::open(&OsFs, &path) } else { LocalRoot::create(&OsFs, &path) }.unwrap(),
-        )
-    }
-
-    fn open(&self, store: Arc<dyn Store>) -> Vault {
-        let roots = Roots::single(Self::root(self.dir.path())).unwrap();
-        let clock = Arc::clone(&self.clock) as _;
-        open_vault_over(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots).with_lifecycle(
-            LifecycleSettings {
-                approval_millis: 10 * MINUTE,
-                destroy_after_millis: 5 * MINUTE,
-                ..LifecycleSettings::default()
-            },
-        )
-    }
-
-    fn set_up(&self, vault: &Vault) {
-        for id in ["acme", "globex"] {
-            block_on(vault.create_tenant(&call(&self.alice, &self.reason), &tenant(id))).unwrap();
-            for name in ["customers", "orders"] {
-                let about = (&tenant(id), &dataset(name));
-                block_on(vault.create_dataset(&call(&self.alice, &self.reason), about, None, None)).unwrap();
-            }
-        }
-    }
-
-    fn encrypt(&self, vault: &Vault, target: &Target) -> Result<Vec<u8>, Error> {
-        let request = EncryptRequest { target, context: &context(), plaintext: b"DE89 3704" };
-        block_on(vault.encrypt(&self.billing, request)).map(|sealed| sealed.envelope)
-    }
-
-    fn decrypt(&self, vault: &Vault, target: &Target, envelope: &[u8]) -> Result<(), Error> {
-        let request = DecryptRequest { target, context: &context(), envelope };
-        let opened = block_on(vault.decrypt(&self.billing, request))?;
-        assert_eq!(opened.plaintext.expose(), b"DE89 3704");
-        Ok(())
-    }
-
-    fn ask(&self, vault: &Vault, subject: Option<&str>) -> Result<Approval, Error> {
-        let (acme, call) = (tenant("acme"), call(&self.alice, &self.reason));
-        match subject {
-            Some(subject) => block_on(vault.shred_subject(&call, &acme, &Subject::parse(subject).unwrap())),
-            None => block_on(vault.shred_tenant(&call, &acme)),
-        }
-    }
-
-    fn approve(&self, vault: &Vault, who: &Operator, asked: &Approval) -> Result<Approval, Error> {
-        let about = (&tenant("acme"), asked.id);
-        block_on(vault.approve(&call(who, &self.reason), about, seen(asked)))
-    }
-
-    fn shred(&self, vault: &Vault, subject: Option<&str>) -> Approval {
-        let asked = self.ask(vault, subject).unwrap();
-        self.approve(vault, &self.bob, &asked).unwrap()
-    }
-
-    fn verifier(&self) -> LogVerifier {
-        LogVerifier::parse(&std::fs::read_to_string(self.dir.path().join("audit/log.pub")).unwrap()).unwrap()
-    }
-}
-
-fn seen(asked: &Approval) -> Seen<'_> {
-    Seen { request_sha256: asked.request_sha256, subject: asked.ordered.subject() }
-}
-
-fn of(subject: Option<&str>) -> Target {
-    target("acme", "customers", subject)
-}
-
-/// Rows of a table as JSON text.
-fn rows(store: &dyn Store, table: Table) -> Vec<serde_json::Value> {
-    let found = block_on(store.scan(table, b"", None, usize::MAX)).unwrap();
-    found.iter().map(|scanned| serde_json::from_slice(&scanned.row.value).unwrap()).collect()
-}
+use simfs::SimFs;
+use vault_core::Error;
+use vault_core::Vault;
+use vault_core::id::{Fingerprint, KeyVersion, Subject};
+use vault_core::keys::{Approval, ApprovalState, ReceiptText, Seen, TenantState};
+use vault_core::store::{EmbeddedStore, Table};
+use vault_core::vault::{EncryptRequest, LifecycleSettings, Target};
 
 #[test]
 fn a_rotation_of_many_keys_shows_how_far_it_is_and_ends_with_none_under_the_old_version() {
@@ -409,68 +306,22 @@ fn a_receipt_that_was_changed_is_refused() {
     assert!(matches!(scene.encrypt(&vault, &of(Some("mia"))), Err(Error::FailedPrecondition(_))));
 }
 
-/// Runs the whole life, dies at one commit, and looks at what the next process finds. True if it lived through.
-fn life_and_death(subject: Option<&str>, commits: i64, carried_out: bool) -> bool {
+/// Dies at one commit, and looks at what the next process finds. True if it lived through.
+fn life_and_death(subject: Option<&'static str>, commits: i64, carried_out: bool) -> bool {
     let scene = Scene::new();
     let store = scene.store();
     let mortal = Arc::new(Mortal::new(Arc::clone(&store) as _, carried_out));
     let vault = scene.open(Arc::clone(&mortal) as _);
-    scene.set_up(&vault);
-    let (mia, noa, globex) = (of(Some("mia")), of(Some("noa")), target("globex", "customers", None));
-    let envelopes = [&mia, &noa, &globex].map(|target| scene.encrypt(&vault, target).unwrap());
-    let asked = scene.ask(&vault, subject).unwrap();
+    let life = Life::begin(scene, &vault, subject);
     mortal.live_for(commits);
-    let mut acknowledged = false;
-    let result = (|| {
-        block_on(vault.rotate_tenant_key(&call(&scene.alice, &scene.reason), &tenant("acme"), None))?;
-        acknowledged = scene.approve(&vault, &scene.bob, &asked)?.state == ApprovalState::Executed;
-        for _ in 0..3 {
-            block_on(vault.tend(|| true))
-                .and_then(|tended| if tended.failed > 0 { Err(Error::NotFound("work")) } else { Ok(()) })?;
-            scene.clock.advance_millis(3 * MINUTE);
-        }
-        Ok::<_, Error>(())
-    })();
+    let (acknowledged, result) = life.run(&vault);
     assert_eq!(result.is_err(), mortal.is_dead(), "{result:?}");
     drop(vault);
-
-    // The next process.
-    let vault = scene.open(Arc::clone(&store) as _);
-    let now = || {
-        let about = call(&scene.alice, &scene.reason);
-        block_on(vault.get_approval(&about, &tenant("acme"), asked.id)).unwrap()
-    };
-    let found = now().state;
-    assert!(!acknowledged || found == ApprovalState::Executed, "an acknowledged shred came back");
-    let tended = block_on(vault.tend(|| true)).unwrap();
-    assert_eq!(tended.failed, 0);
-    let begun = found != ApprovalState::Pending;
-    assert_eq!(now().state, if begun { ApprovalState::Executed } else { ApprovalState::Pending });
-    let with = |whole: bool, target: &Target, envelope: &[u8]| {
-        let gone = begun && (subject.is_none() || whole);
-        match scene.decrypt(&vault, target, envelope) {
-            Ok(()) => assert!(!gone, "{commits}: a shredded one opens"),
-            Err(error) => assert!(gone && error == Error::Unopenable, "{commits}: {error}"),
-        }
-        assert_eq!(matches!(scene.encrypt(&vault, target), Err(Error::FailedPrecondition(_))), gone);
-    };
-    with(true, &mia, &envelopes[0]);
-    with(false, &noa, &envelopes[1]);
-    scene.decrypt(&vault, &globex, &envelopes[2]).unwrap();
-    // And it all comes to its end.
-    scene.clock.advance_millis(6 * MINUTE);
-    assert_eq!(block_on(vault.tend(|| true)).unwrap().failed, 0);
-    if begun {
-        ReceiptText::verify(&now().receipt.unwrap(), &scene.verifier()).unwrap();
-        with(true, &mia, &envelopes[0]);
-        with(false, &noa, &envelopes[1]);
-        let first = &rows(&*store, Table::TenantKeys)[0];
-        assert_eq!(first["state"], "destroyed", "{commits}");
-    }
+    life.afterwards(&store, acknowledged, &format!("after {commits} commits"));
     result.is_ok()
 }
 
-fn dies_at_each_commit(subject: Option<&str>) {
+fn dies_at_each_commit(subject: Option<&'static str>) {
     for carried_out in [false, true] {
         let lived = (0..40).position(|commits| life_and_death(subject, commits, carried_out));
         assert!(lived.is_some_and(|commits| commits >= 8), "{lived:?} commits");
@@ -485,4 +336,43 @@ fn death_at_any_commit_of_rotation_and_a_subjects_shred_loses_nothing_and_brings
 #[test]
 fn death_at_any_commit_of_rotation_and_a_tenants_shred_loses_nothing_and_brings_nothing_back() {
     dies_at_each_commit(None);
+}
+
+/// The store's disk forgets what was not synced, at moments spread evenly over all its operations:
+/// `BLINDVAULT_KILL_CYCLES` says how many (20).
+fn dies_on_a_disk_that_forgets(subject: Option<&'static str>) {
+    let begin = || {
+        let (scene, fs) = (Scene::new(), SimFs::new());
+        let store = Arc::new(EmbeddedStore::open(Arc::new(fs.clone()), Path::new("/data/rows")).unwrap());
+        let vault = scene.open(store);
+        (Life::begin(scene, &vault, subject), vault, fs)
+    };
+    let (life, vault, fs) = begin();
+    let first = fs.ops();
+    life.run(&vault).1.unwrap();
+    let last = fs.ops();
+    assert!(last - first > 50, "{first} to {last} operations");
+    let moments: u64 = std::env::var("BLINDVAULT_KILL_CYCLES").map_or(20, |n| n.parse().unwrap());
+    let mut died = 0;
+    for n in 0..moments {
+        let op = first + 1 + (last - first) * n / moments;
+        let (life, vault, fs) = begin();
+        fs.crash_at(op);
+        let (acknowledged, result) = life.run(&vault);
+        died += u64::from(result.is_err());
+        drop(vault);
+        let store = EmbeddedStore::open(Arc::new(fs.crash(op)), Path::new("/data/rows")).unwrap();
+        life.afterwards(&Arc::new(store), acknowledged, &format!("crash at operation {op}"));
+    }
+    assert!(died * 10 >= moments * 9, "{died} of {moments} died");
+}
+
+#[test]
+fn a_crash_of_the_disk_in_rotation_and_a_subjects_shred_loses_nothing_and_brings_nothing_back() {
+    dies_on_a_disk_that_forgets(Some("mia"));
+}
+
+#[test]
+fn a_crash_of_the_disk_in_rotation_and_a_tenants_shred_loses_nothing_and_brings_nothing_back() {
+    dies_on_a_disk_that_forgets(None);
 }

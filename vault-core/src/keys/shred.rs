@@ -201,6 +201,14 @@ impl Keyring {
             let after = shred.after.as_ref().map(|cursor| cursor.0.as_slice());
             let found = self.parts.store.scan(Table::DataKeys, &rows::of_tenant(tenant), after, STEP).await?;
             let Some(last) = found.last() else {
+                if shred.subject.is_none() {
+                    // Those that did not fit into the first commit.
+                    let (mut writes, _) = self.tenant_keys_gone(tenant, KeyVersion(u32::MAX), STEP).await?;
+                    if !writes.is_empty() {
+                        writes.push(work.write(tenant)?);
+                        return self.turned(writes).await;
+                    }
+                }
                 // Once more: a call that had begun before may have loaded a key since.
                 self.evict_tenant(tenant);
                 return shredded(shred, due).map(Turn::Ready);
