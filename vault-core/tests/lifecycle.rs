@@ -12,7 +12,6 @@ mod life;
 #[path = "common/pki.rs"]
 mod pki;
 
-#[expect(dead_code, reason = "shared by several tests")]
 #[path = "common/simfs.rs"]
 mod simfs;
 
@@ -203,6 +202,7 @@ fn only_another_operator_approves_once_in_time_and_exactly_what_was_asked() {
     let elsewhere = block_on(vault.approve(&call(&scene.bob, &scene.reason), about, seen(&asked)));
     assert_eq!(elsewhere.err(), Some(Error::NotFound("approval")));
 
+    scene.clock.advance_millis(1);
     let rejected = scene.ask(&vault, Some("mia")).unwrap();
     let done = block_on(vault.reject(&call(&scene.alice, &scene.reason), &tenant("acme"), rejected.id)).unwrap();
     assert_eq!(done.state, ApprovalState::Rejected);

@@ -144,10 +144,6 @@ impl Life {
         Self { scene, subject, targets, envelopes, asked }
     }
 
-    pub(crate) const fn scene(&self) -> &Scene {
-        &self.scene
-    }
-
     /// Rotates, shreds, and lets time pass until all is destroyed. Answers whether the shred was acknowledged, and
     /// whether all went well.
     pub(crate) fn run(&self, vault: &Vault) -> (bool, Result<(), Error>) {
