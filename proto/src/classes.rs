@@ -6,7 +6,7 @@
 //!    `google.protobuf.Any` or `Struct`, whose content no class describes. No message of ours can be extended.
 //! 3. Every service names its plane with `(vault.v1.plane)`.
 //! 4. From no request and no response of a control-plane call can a field be reached, however deeply nested, whose
-//!    class is not in [`HARMLESS`].
+//!    class is not in [`HARMLESS`]; but the requests of [`NAME_A_SUBJECT`] may name a person in a field of their own.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,6 +20,9 @@ use crate::v1::{DataClass, Plane};
 
 /// The classes that a control-plane call may carry. Everything that is not listed is refused.
 pub const HARMLESS: &[DataClass] = &[DataClass::Identifier, DataClass::Reason, DataClass::Metadata];
+
+/// The control-plane calls whose caller says which person they are about. No answer of the control plane does.
+pub const NAME_A_SUBJECT: &[&str] = &["vault.v1.TenantService.ShredSubject", "vault.v1.ApprovalService.Approve"];
 
 /// The foreign messages that fields may hold: they consist of numbers that say what time it is.
 pub const FOREIGN: &[&str] = &["google.protobuf.Timestamp", "google.protobuf.Duration"];
@@ -194,7 +197,9 @@ fn held_message(field: &FieldDescriptor) -> Option<MessageDescriptor> {
 
 fn check_control(service: &ServiceDescriptor, options: &Options, found: &mut Vec<Violation>) {
     for method in service.methods() {
-        for top in [method.input(), method.output()] {
+        for (top, is_request) in [(method.input(), true), (method.output(), false)] {
+            let names_a_subject = is_request && NAME_A_SUBJECT.contains(&method.full_name());
+            let request = top.full_name().to_owned();
             let mut seen = BTreeSet::new();
             let mut open = vec![(top.full_name().to_owned(), top)];
             while let Some((path, message)) = open.pop() {
@@ -211,7 +216,10 @@ fn check_control(service: &ServiceDescriptor, options: &Options, found: &mut Vec
                     let path = format!("{path}.{}", field.name());
                     let class = options.class(&field);
                     // A class on any field counts, whatever its type; one that is missing is reported here too.
-                    if (needs_class(&field) || class != DataClass::Unspecified) && !HARMLESS.contains(&class) {
+                    let named =
+                        names_a_subject && class == DataClass::Subject && field.parent_message().full_name() == request;
+                    let counts = needs_class(&field) || class != DataClass::Unspecified;
+                    if counts && !HARMLESS.contains(&class) && !named {
                         let rpc = method.full_name().to_owned();
                         found.push(Violation::Reaches { rpc, path: path.clone(), class });
                     }

@@ -13,8 +13,13 @@ use vault_proto::FILE_DESCRIPTOR_SET;
 use vault_proto::classes::{self, Violation, check};
 use vault_proto::v1::{DataClass, Plane};
 
-const FILES: &[&str] =
-    &["vault/v1/options.proto", "vault/v1/crypto.proto", "vault/v1/tenant.proto", "vault/v1/dataset.proto"];
+const FILES: &[&str] = &[
+    "vault/v1/options.proto",
+    "vault/v1/approval.proto",
+    "vault/v1/crypto.proto",
+    "vault/v1/tenant.proto",
+    "vault/v1/dataset.proto",
+];
 
 fn shipped() -> DescriptorPool {
     classes::pool(FILE_DESCRIPTOR_SET).unwrap()
@@ -62,7 +67,7 @@ fn the_protocol_keeps_every_rule() {
 fn the_check_covers_the_real_protocol() {
     let pool = shipped();
     let names: BTreeSet<_> = pool.services().map(|s| s.name().to_owned()).collect();
-    let expected = ["CryptoService", "DatasetService", "TenantService"].map(str::to_owned);
+    let expected = ["ApprovalService", "CryptoService", "DatasetService", "TenantService"].map(str::to_owned);
     assert_eq!(names, BTreeSet::from(expected), "a new service must be added here and to the gateway's plane tables");
     let fields =
         pool.all_messages().filter(|m| m.package_name() == "vault.v1").flat_map(|m| m.fields().collect::<Vec<_>>());
@@ -168,6 +173,36 @@ fn every_class_that_is_not_harmless_is_found_however_deep() {
         let path = "vault.v1.RotateDataKeysResponse.more.inner.deep".into();
         assert_eq!(found, [Violation::Reaches { rpc: "vault.v1.TenantService.RotateDataKeys".into(), path, class }]);
     }
+}
+
+#[test]
+fn a_person_is_named_by_the_callers_of_two_calls_and_by_no_answer() {
+    let is_subject = |found: Vec<Violation>, path: &str| {
+        assert!(!found.is_empty(), "{path}");
+        for one in found {
+            let ok = matches!(&one, Violation::Reaches { path: at, class: DataClass::Subject, .. } if at == path);
+            assert!(ok, "{one:?}");
+        }
+    };
+    let tenant = "vault/v1/tenant.proto";
+    let to = "string tenant = 1 [(data) = DATA_CLASS_SUBJECT];";
+    let from = "string tenant = 1 [(data) = DATA_CLASS_IDENTIFIER];";
+    for (message, path) in [
+        ("message ShredTenantRequest {\n  // Its name. Required.\n  ", "vault.v1.ShredTenantRequest.tenant"),
+        ("message GetTenantRequest {\n  // Its name. Required.\n  ", "vault.v1.GetTenantRequest.tenant"),
+    ] {
+        is_subject(after(tenant, format!("{message}{from}").leak(), format!("{message}{to}").leak()), path);
+    }
+    // In the answer to a call that may name one in its request; and below its request.
+    let from = "Approval approval = 1;";
+    let to = "Approval approval = 1; string subject = 2 [(data) = DATA_CLASS_SUBJECT];";
+    let message = "message ShredSubjectResponse {\n  // The approval that is pending.\n  ";
+    let found = after(tenant, format!("{message}{from}").leak(), format!("{message}{to}").leak());
+    is_subject(found, "vault.v1.ShredSubjectResponse.subject");
+    let from = "message ShredSubjectRequest {";
+    let to = "message Person { string subject = 1 [(data) = DATA_CLASS_SUBJECT]; }
+        message ShredSubjectRequest { Person person = 9;";
+    is_subject(after(tenant, from, to), "vault.v1.ShredSubjectRequest.person.subject");
 }
 
 #[test]

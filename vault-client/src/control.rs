@@ -1,6 +1,7 @@
 //! The control plane, for operators.
 
 use tonic::transport::Channel;
+use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
@@ -13,7 +14,7 @@ use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
-/// Calls `vault.v1.TenantService` and `vault.v1.DatasetService` with an operator's certificate. Clones share one
+/// Calls `vault.v1.TenantService`, `vault.v1.DatasetService` and `vault.v1.ApprovalService` with an operator's certificate. Clones share one
 /// connection. Every change takes a `reason`, which is kept in the audit log.
 ///
 /// # Errors
@@ -23,7 +24,8 @@ use crate::error::ClientError;
 pub struct OperatorClient {
     tenants: TenantServiceClient<Channel>,
     datasets: DatasetServiceClient<Channel>,
-    limits: Limits,
+    pub(crate) approvals: ApprovalServiceClient<Channel>,
+    pub(crate) limits: Limits,
 }
 
 impl OperatorClient {
@@ -38,7 +40,8 @@ impl OperatorClient {
     /// Uses a channel that exists.
     pub fn from_channel(channel: Channel) -> Self {
         let tenants = TenantServiceClient::new(channel.clone());
-        Self { tenants, datasets: DatasetServiceClient::new(channel), limits: Limits::default() }
+        let datasets = DatasetServiceClient::new(channel.clone());
+        Self { tenants, datasets, approvals: ApprovalServiceClient::new(channel), limits: Limits::default() }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -231,7 +234,7 @@ impl OperatorClient {
         self.limits.answer(self.datasets().list_datasets(request)).await
     }
 
-    fn tenants(&self) -> TenantServiceClient<Channel> {
+    pub(crate) fn tenants(&self) -> TenantServiceClient<Channel> {
         self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 

@@ -20,6 +20,7 @@
 //! What is wiped: the private key's bytes once they are loaded, plaintext handed out by [`Plaintext`] when it is
 //! dropped, and the copy of a plaintext that a request holds. The buffers of HTTP/2 and TLS are not ours to wipe.
 
+mod approvals;
 mod call;
 mod control;
 mod data;

@@ -5,6 +5,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Error;
 
 /// Longest tenant, dataset or purpose, in bytes.
@@ -175,6 +177,67 @@ impl fmt::Debug for RequestId {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// An approval's name: 16 bytes, the first six of them the time in milliseconds, so that names are in the order in which
+/// they were made. As text 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ApprovalId(pub [u8; 16]);
+
+/// SHA-256 over the canonical form of what is to be approved. As text 64 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(pub [u8; 32]);
+
+fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    bytes.iter().try_for_each(|b| write!(f, "{b:02x}"))
+}
+
+fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    if text.len() != 2 * N || !text.bytes().all(lower) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+macro_rules! hexadecimal {
+    ($type:ident, $field:literal, $rule:literal) => {
+        impl $type {
+            #[doc = concat!("Reads the text.\n\n# Errors\n[`Error::Invalid`] naming `", $field, "`.")]
+            pub fn parse(text: &str) -> Result<Self, Error> {
+                from_hex(text).map(Self).ok_or_else(|| Error::invalid($field, $rule))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                hex(&self.0, f)
+            }
+        }
+
+        impl TryFrom<String> for $type {
+            type Error = &'static str;
+
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                from_hex(&text).map(Self).ok_or($rule)
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(this: $type) -> Self {
+                this.to_string()
+            }
+        }
+    };
+}
+
+hexadecimal!(ApprovalId, "approval", "must be 32 digits of lower-case hexadecimal, as an answer gave it");
+hexadecimal!(Fingerprint, "request_sha256", "must be 64 digits of lower-case hexadecimal, as an answer gave it");
 
 #[cfg(test)]
 mod tests {

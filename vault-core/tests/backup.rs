@@ -63,7 +63,7 @@ fn rows(store: &dyn Store) -> BTreeMap<(Table, Vec<u8>), Vec<u8>> {
 }
 
 fn put(store: &dyn Store, table: Table, key: &[u8], value: String) {
-    let write = Write { table, key: key.to_vec(), expect: Expect::Absent, value: value.into_bytes() };
+    let write = Write { table, key: key.to_vec(), expect: Expect::Absent, value: value.into_bytes(), revokes: false };
     block_on(store.commit(vec![write])).unwrap();
 }
 

@@ -87,7 +87,7 @@ impl Place {
             Some(custody) => block_on(vault.rotate_tenant_key_to(&call, &tenant("acme"), None, custody)),
             None => block_on(vault.rotate_tenant_key(&call, &tenant("acme"), None)),
         }?;
-        Ok((done.tenant.key_version, done.tenant.custody))
+        Ok((done.key_version, done.custody))
     }
 
     fn shown(&self, vault: &Vault) -> Result<Custody, Error> {
@@ -122,8 +122,14 @@ impl Place {
         let value = change(String::from_utf8(found.row.value.clone()).unwrap()).into_bytes();
         assert_ne!(value, found.row.value);
         let expect = Expect::Version(found.row.version);
-        block_on(store.commit(vec![Write { table: Table::TenantKeys, key: found.key.clone(), expect, value }]))
-            .unwrap();
+        block_on(store.commit(vec![Write {
+            table: Table::TenantKeys,
+            key: found.key.clone(),
+            expect,
+            value,
+            revokes: false,
+        }]))
+        .unwrap();
     }
 }
 

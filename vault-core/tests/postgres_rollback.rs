@@ -19,7 +19,13 @@ const TABLES: [&str; 4] = ["blindvault_rows", "blindvault_epoch", "blindvault_ch
 const ACME: &[u8] = b"acme";
 
 fn put(store: &PostgresStore, key: &[u8], expect: Expect, value: &[u8]) -> Result<(), Error> {
-    block_on(store.commit(vec![Write { table: Table::Tenants, key: key.to_vec(), expect, value: value.to_vec() }]))
+    block_on(store.commit(vec![Write {
+        table: Table::Tenants,
+        key: key.to_vec(),
+        expect,
+        value: value.to_vec(),
+        revokes: false,
+    }]))
 }
 
 fn get(store: &PostgresStore, key: &[u8]) -> Result<Option<Row>, Error> {

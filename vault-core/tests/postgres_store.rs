@@ -25,7 +25,7 @@ mod postgres;
 mod proxy;
 
 fn put(table: Table, key: &[u8], expect: Expect, value: &[u8]) -> Write {
-    Write { table, key: key.to_vec(), expect, value: value.to_vec() }
+    Write { table, key: key.to_vec(), expect, value: value.to_vec(), revokes: false }
 }
 
 fn commit(store: &PostgresStore, write: Write) -> Result<(), Error> {

@@ -56,7 +56,7 @@ fn workload() -> Vec<(Vec<Write>, Rows)> {
             let row = after.entry((table, key.clone())).or_insert(Row { version: 0, value: Vec::new() });
             let expect = if row.version == 0 { Expect::Absent } else { Expect::Version(row.version) };
             *row = Row { version: row.version + 1, value: value.clone() };
-            writes.push(Write { table, key, expect, value });
+            writes.push(Write { table, key, expect, value, revokes: false });
         }
         states.push((writes, after));
     }

@@ -47,6 +47,7 @@ fn populated() -> ([Vec<u8>; 2], Vec<Vec<Scanned>>) {
             key: [round.to_be_bytes(), n.to_be_bytes()].concat(),
             expect: Expect::Absent,
             value: vec![n as u8; if n == 0 { 9000 } else { 60 + rng.below(400) }],
+            revokes: false,
         });
         block_on(store.commit(writes.collect())).unwrap();
     }

@@ -117,7 +117,7 @@ fn rotated_keys_still_open_and_rewrap_moves_forward() {
     let conflict = block_on(vault.rotate_tenant_key(&call(&alice, &reason), &tenant("acme"), stale));
     assert_eq!(conflict.err(), Some(Error::Conflict("tenant")));
     let done = block_on(vault.rotate_tenant_key(&call(&alice, &reason), &tenant("acme"), Some(seen.revision))).unwrap();
-    assert_eq!((done.tenant.key_version, done.data_keys), (KeyVersion(2), 4));
+    assert_eq!((done.key_version, done.rotation.unwrap().data_keys), (KeyVersion(2), 4));
     vault.keys().evict_all();
     for (at, envelope, plaintext) in [(&at, &old, b"old"), (&at, &new.envelope, b"old"), (&subject, &of_bob, b"bob")] {
         assert_eq!(decrypt(&vault, &billing, at, envelope).unwrap(), plaintext);

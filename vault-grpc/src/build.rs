@@ -186,5 +186,6 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
         clock: Arc::new(SystemClock),
     })?;
     let authorizer = Authorizer::new(set, registry);
-    Ok(Vault::new(VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) }))
+    let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
+    Ok(Vault::new(parts).with_lifecycle(config.lifecycle))
 }

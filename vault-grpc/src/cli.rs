@@ -84,6 +84,21 @@ enum Command {
     /// The policies.
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Erasure receipts.
+    #[command(subcommand)]
+    Receipt(ReceiptCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ReceiptCommand {
+    /// Check an erasure receipt without network or vault: its form, its signature, every line.
+    Verify {
+        /// The file with the receipt.
+        file: PathBuf,
+        /// The audit log's verifier key, or a file with it, kept outside the log.
+        #[arg(long)]
+        key: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -132,5 +147,6 @@ pub(crate) fn run() -> ExitCode {
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
         Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
+        Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }
 }

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod lifecycle;
 mod limits;
 mod read;
 mod roots;
@@ -11,6 +12,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use vault_core::vault::LifecycleSettings;
 
 pub use limits::Limits;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
@@ -159,6 +162,8 @@ pub struct Config {
     pub cache: Cache,
     /// Where metrics are told in the clear, on loopback; `None` (the default) tells none.
     pub metrics: Option<SocketAddr>,
+    /// How long keys and approvals live.
+    pub lifecycle: LifecycleSettings,
     /// Whether log lines are JSON (the default in production) or for people.
     pub json_logs: bool,
 }

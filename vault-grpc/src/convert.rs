@@ -1,5 +1,6 @@
 //! From messages to the library's types and back: each field is parsed once, here, and an error names it as the API does.
 
+pub mod approval;
 pub mod custody;
 
 use std::collections::HashMap;
@@ -122,6 +123,7 @@ pub fn tenant(tenant: &keys::Tenant) -> v1::Tenant {
     let state = match tenant.state {
         TenantState::Active => v1::TenantState::Active,
         TenantState::Suspended => v1::TenantState::Suspended,
+        TenantState::Destroyed => v1::TenantState::Destroyed,
     };
     v1::Tenant {
         tenant: tenant.id.to_string(),
@@ -135,6 +137,16 @@ pub fn tenant(tenant: &keys::Tenant) -> v1::Tenant {
         update_time: Some(timestamp(tenant.updated)),
         etag: tenant.revision.to_string(),
         custody: Some(custody::show(&tenant.custody)),
+        rotation: tenant.rotation.as_ref().map(|rotation| v1::TenantKeyRotation {
+            from_key_version: rotation.from.0,
+            to_key_version: rotation.to.0,
+            pass: rotation.pass,
+            seen_data_keys: rotation.seen,
+            rewrapped_data_keys: rotation.data_keys,
+            start_time: Some(timestamp(rotation.started)),
+            update_time: Some(timestamp(rotation.updated)),
+            end_time: rotation.finished.map(timestamp),
+        }),
     }
 }
 

@@ -29,6 +29,8 @@ use crate::tls::{Current, Material, Materials};
 
 /// How often health is looked at.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
+/// How often what is under way or due for tenants is looked for.
+const TEND_EVERY: Duration = Duration::from_secs(1);
 /// How long a refusal, or the state of the store, may wait for the audit log before it is only in the log lines.
 const REFUSALS_DEADLINE: Duration = Duration::from_secs(5);
 /// After the connections are cut: how long their tasks may take.
@@ -36,7 +38,7 @@ const AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// Names of the health service besides the empty one, which stands for the whole gateway.
 const DATA_SERVICE: &str = "vault.v1.CryptoService";
-const CONTROL_SERVICES: [&str; 2] = ["vault.v1.TenantService", "vault.v1.DatasetService"];
+const CONTROL_SERVICES: [&str; 3] = ["vault.v1.TenantService", "vault.v1.DatasetService", "vault.v1.ApprovalService"];
 
 /// A running gateway. End it with [`Self::shutdown`]; one that is only dropped is cut off as by a crash, which loses
 /// nothing that was acknowledged.
@@ -89,6 +91,7 @@ impl Gateway {
         let mut background = vec![
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
+            tokio::spawn(tend(Arc::clone(&vault))),
         ];
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
@@ -269,6 +272,22 @@ async fn watch_health(vault: Arc<Vault>, reporter: HealthReporter, mut phase: wa
             set_health(&reporter, serving).await;
             log(&Event::Health { serving });
             told = serving;
+        }
+    }
+}
+
+/// Carries on rotations, shreds and scheduled destructions: first what the last process left, then what becomes due.
+async fn tend(vault: Arc<Vault>) {
+    let mut ticks = interval(TEND_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match vault.tend(|| true).await {
+            Ok(tended) if tended.failed > 0 => {
+                log(&Event::Warning("the work on some tenants' keys could not go on; it is tried again"));
+            }
+            Ok(_) => {}
+            Err(error) => log(&Event::Failed { what: "look for work on tenants' keys", error }),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The gateway is killed with SIGKILL while clients write, again and again: everything acknowledged is there after the
-//! next start, and the audit log verifies.
+//! next start, what was shredded is not, and the audit log verifies.
 //!
 //! `BLINDVAULT_KILL_CYCLES` sets how often (20), `BLINDVAULT_SEED` the moments. A killed process leaves the page cache
 //! in place; what is not synced is the business of the tests on the simulated disk in `vault-core`.
@@ -17,8 +17,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use vault_client::{BatchItem, ClientError, Endpoint, OperatorClient, Origin, Target, VaultClient};
-use vault_grpc::init::init;
+use vault_client::{BatchItem, ClientError, Code, Endpoint, OperatorClient, Origin, Target, VaultClient};
+use vault_grpc::init::{Made, OPERATOR_DOMAIN, init};
+use vault_grpc::pki::Leaf;
+use vault_proto::v1::{Approval, ApprovalState};
 
 const DATASETS: [&str; 2] = ["customers", "rotated"];
 /// The two workloads that `init` makes, each with its tenant.
@@ -110,9 +112,19 @@ struct Write {
     envelope: Bytes,
 }
 
+/// A subject that one operator asked to have shredded, and whether another one's approval was answered as executed.
+#[derive(Clone)]
+struct Shred {
+    subject: String,
+    envelope: Bytes,
+    asked: Approval,
+    executed: bool,
+}
+
 /// What the gateway acknowledged.
 #[derive(Default)]
 struct Acknowledged {
+    shreds: Mutex<Vec<Shred>>,
     writes: Mutex<Vec<Write>>,
     /// Tenants, and the dataset in each once that is acknowledged too.
     tenants: Mutex<Vec<(String, bool)>>,
@@ -161,6 +173,15 @@ impl Site {
 
     async fn operator(&self, served: &Served) -> OperatorClient {
         OperatorClient::connect(&self.endpoint(&served.control, "operator-alice")).await.unwrap()
+    }
+
+    /// Another operator.
+    async fn bob(&self, served: &Served, made: &Made) -> OperatorClient {
+        let id = format!("spiffe://{OPERATOR_DOMAIN}/operator/bob");
+        let issued = made.operator_ca.issue(&Leaf::client("bob", &id)).unwrap();
+        let server_ca = fs::read(self.dir.join("certs/server-ca.pem")).unwrap();
+        let endpoint = Endpoint::new(&served.control, "localhost", server_ca, issued.certificate, issued.key);
+        OperatorClient::connect(&endpoint).await.unwrap()
     }
 
     fn audit_verifies(&self) {
@@ -239,6 +260,67 @@ async fn rotate(operator: OperatorClient, first: usize, done: Arc<Acknowledged>,
     }
 }
 
+async fn shred(
+    (alice, bob): (OperatorClient, OperatorClient),
+    client: VaultClient,
+    run: String,
+    done: Arc<Acknowledged>,
+    killed: Arc<AtomicBool>,
+) {
+    let tenant = WORKLOADS[0].1;
+    for n in 0.. {
+        let subject = format!("gone-{run}-{n}");
+        let steps = async {
+            let target = Target::new(tenant, DATASETS[0], "test").subject(&subject);
+            let envelope = client.encrypt(&target, subject.as_bytes()).await?.envelope;
+            done.call();
+            let asked = alice.shred_subject(tenant, &subject, "test").await?;
+            done.call();
+            let shred = Shred { subject: subject.clone(), envelope, asked: asked.clone(), executed: false };
+            done.shreds.lock().unwrap().push(shred);
+            let executed = bob.approve(&asked, Some(&subject), "test").await?.state() == ApprovalState::Executed;
+            done.call();
+            done.shreds.lock().unwrap().last_mut().unwrap().executed = executed;
+            Ok(())
+        };
+        if steps.await.is_err_and(|error| is_end(&error, &killed)) {
+            return;
+        }
+    }
+}
+
+/// What was shredded is gone, also if the gateway was killed in the middle; what nobody approved is there.
+async fn shreds_are_whole(operator: &OperatorClient, client: &VaultClient, shreds: &[Shred], done: &Acknowledged) {
+    let tenant = WORKLOADS[0].1;
+    for shred in shreds {
+        let mut state = ApprovalState::Approved;
+        for _ in 0..200 {
+            state = operator.get_approval(tenant, &shred.asked.approval).await.unwrap().state();
+            done.call();
+            if state != ApprovalState::Approved {
+                break;
+            }
+            // The gateway finishes it by itself.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let target = Target::new(tenant, DATASETS[0], "test").subject(&shred.subject);
+        let opened = client.decrypt(&target, shred.envelope.clone()).await;
+        done.call();
+        match state {
+            ApprovalState::Executed => {
+                assert_eq!(opened.unwrap_err().code(), Code::InvalidArgument, "{}", shred.subject);
+                let sealed = client.encrypt(&target, b"again").await;
+                assert_eq!(sealed.unwrap_err().code(), Code::FailedPrecondition, "{}", shred.subject);
+            }
+            ApprovalState::Pending => {
+                assert!(!shred.executed, "{} came back", shred.subject);
+                assert_eq!(opened.unwrap().plaintext.as_bytes(), shred.subject.as_bytes());
+            }
+            other => panic_with(&[format!("{}: {other:?}", shred.subject)]),
+        }
+    }
+}
+
 /// Opens acknowledged envelopes, in batches.
 async fn all_open(clients: &[VaultClient], writes: &[Write], done: &Acknowledged) {
     for (workload, (_, tenant)) in WORKLOADS.iter().enumerate() {
@@ -257,7 +339,7 @@ async fn all_open(clients: &[VaultClient], writes: &[Write], done: &Acknowledged
     }
 }
 
-async fn check(site: &Site, served: &Served, done: &Acknowledged, random: &mut Random, since: (usize, usize)) {
+async fn check(site: &Site, served: &Served, done: &Acknowledged, random: &mut Random, since: (usize, usize, usize)) {
     // Each call left at least one entry before it was answered.
     let calls = done.calls();
     assert!(served.entries >= calls, "{calls} calls were answered, but {} entries are there", served.entries);
@@ -277,6 +359,8 @@ async fn check(site: &Site, served: &Served, done: &Acknowledged, random: &mut R
             done.call();
         }
     }
+    let shreds = done.shreds.lock().unwrap()[since.2..].to_vec();
+    shreds_are_whole(&operator, &clients[0], &shreds, done).await;
     let versions = *done.tenant_keys.lock().unwrap();
     for ((_, tenant), version) in WORKLOADS.iter().zip(versions) {
         assert!(operator.get_tenant(tenant).await.unwrap().active_key_version >= version);
@@ -295,7 +379,8 @@ async fn what_was_acknowledged_survives_sigkill() {
     let mut random = Random(seed);
     let dir = tempfile::tempdir().unwrap();
     let site = Site { dir: dir.path().join("site") };
-    let config = init(&site.dir, 0, 0).unwrap().config;
+    let made = init(&site.dir, 0, 0).unwrap();
+    let config = made.config.clone();
     let done = Arc::new(Acknowledged::default());
     let mut served = serve(&config);
     let operator = site.operator(&served).await;
@@ -307,7 +392,8 @@ async fn what_was_acknowledged_survives_sigkill() {
     }
     for cycle in 0..cycles {
         let before = done.calls();
-        let since = (done.writes.lock().unwrap().len(), done.tenants.lock().unwrap().len());
+        let written = (done.writes.lock().unwrap().len(), done.tenants.lock().unwrap().len());
+        let since = (written.0, written.1, done.shreds.lock().unwrap().len());
         let killed = Arc::new(AtomicBool::new(false));
         let mut writers = tokio::task::JoinSet::new();
         for (workload, client) in site.workloads(&served).await.into_iter().enumerate() {
@@ -318,6 +404,9 @@ async fn what_was_acknowledged_survives_sigkill() {
         }
         let operator = site.operator(&served).await;
         writers.spawn(create(operator.clone(), cycle.to_string(), Arc::clone(&done), Arc::clone(&killed)));
+        let operators = (operator.clone(), site.bob(&served, &made).await);
+        let client = site.workloads(&served).await.swap_remove(0);
+        writers.spawn(shred(operators, client, cycle.to_string(), Arc::clone(&done), Arc::clone(&killed)));
         writers.spawn(rotate(operator, cycle, Arc::clone(&done), Arc::clone(&killed)));
         // After some answers, and then at any moment of whatever is under way.
         done.reaches(before + 1 + u64::try_from(random.below(CALLS)).unwrap()).await;
@@ -332,7 +421,11 @@ async fn what_was_acknowledged_survives_sigkill() {
         site.audit_verifies();
     }
     let writes = done.writes.lock().unwrap().clone();
-    all_open(&site.workloads(&served).await, &writes, &done).await;
+    let clients = site.workloads(&served).await;
+    all_open(&clients, &writes, &done).await;
+    let shreds = done.shreds.lock().unwrap().clone();
+    shreds_are_whole(&site.operator(&served).await, &clients[0], &shreds, &done).await;
+    drop(clients);
     drop(served);
     site.audit_verifies();
     let tenants = done.tenants.lock().unwrap().len();
@@ -342,7 +435,10 @@ async fn what_was_acknowledged_survives_sigkill() {
         "hardly anything ran"
     );
     println!(
-        "measured: {cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; tenant keys at versions {versions:?}",
-        writes.len()
+        "measured: {cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; tenant keys at versions {versions:?}; \
+         {} of {} subjects shredded, none came back",
+        writes.len(),
+        shreds.iter().filter(|shred| shred.executed).count(),
+        shreds.len()
     );
 }

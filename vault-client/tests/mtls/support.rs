@@ -323,4 +323,10 @@ impl TenantService for Backwards {
         let rotated_data_keys = if request.into_inner().dataset.is_some() { 1 } else { 7 };
         Ok(Response::new(RotateDataKeysResponse { rotated_data_keys }))
     }
+    async fn shred_subject(&self, _: Request<ShredSubjectRequest>) -> Result<Response<ShredSubjectResponse>, Status> {
+        unexpected()
+    }
+    async fn shred_tenant(&self, _: Request<ShredTenantRequest>) -> Result<Response<ShredTenantResponse>, Status> {
+        unexpected()
+    }
 }

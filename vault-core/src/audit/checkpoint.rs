@@ -7,12 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::frame::UNREADABLE;
 use super::merkle::Hash;
+use super::note::{self, MAX_NOTE};
 use super::signer::{LogSigner, LogVerifier};
 use crate::error::Error;
 use crate::fs::{File, Fs, Open};
-
-/// Longest note in bytes: room for 16 signatures, which signed-note demands, and more.
-pub(super) const MAX_NOTE: usize = 64 * 1024;
 
 /// The tree at one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,10 +29,7 @@ impl Checkpoint {
 
     /// The whole note.
     pub(super) fn sign(&self, signer: &LogSigner) -> Result<String, Error> {
-        let text = self.text(signer.verifier().origin());
-        let mut signature = signer.verifier().key_id().to_vec();
-        signature.extend_from_slice(&signer.sign(text.as_bytes())?);
-        Ok(format!("{text}\n\u{2014} {} {}\n", signer.verifier().origin(), STANDARD.encode(signature)))
+        note::sign(&self.text(signer.verifier().origin()), signer)
     }
 
     /// Reads a note and checks the log's signature on it. Signatures of other keys (witnesses) are passed over.
@@ -43,32 +38,7 @@ impl Checkpoint {
     /// [`Error::Corrupt`] naming what is wrong.
     pub fn verify(note: &str, verifier: &LogVerifier) -> Result<Self, Error> {
         let refuse = |why| Error::corrupt("checkpoint", why);
-        if note.len() > MAX_NOTE || note.bytes().any(|b| b < 0x20 && b != b'\n') {
-            return Err(refuse("not a signed note"));
-        }
-        let Some(split) = note.rfind("\n\n") else { return Err(refuse("not a signed note: no empty line")) };
-        let (text, signatures) = note.split_at(split + 1);
-        let signatures = signatures.strip_prefix('\n').unwrap_or_default();
-        let Some(signatures) = signatures.strip_suffix('\n') else { return Err(refuse("the last line is not ended")) };
-        let mut signed = false;
-        for line in signatures.split('\n') {
-            let Some((name, blob)) = line.strip_prefix("\u{2014} ").and_then(|rest| rest.split_once(' ')) else {
-                return Err(refuse("a signature line is malformed"));
-            };
-            let blob = STANDARD.decode(blob).map_err(|_| refuse("a signature is not base64"))?;
-            let Some((id, signature)) = blob.split_first_chunk::<4>() else {
-                return Err(refuse("a signature is too short"));
-            };
-            if name == verifier.origin() && *id == verifier.key_id() {
-                if !verifier.verify(text.as_bytes(), signature) {
-                    return Err(refuse("the log's signature does not verify"));
-                }
-                signed = true;
-            }
-        }
-        if !signed {
-            return Err(refuse("not signed by the log's key"));
-        }
+        let text = note::verify(note, verifier).map_err(refuse)?;
         let mut lines = text.split('\n');
         let (Some(origin), Some(size), Some(root)) = (lines.next(), lines.next(), lines.next()) else {
             return Err(refuse("origin, size or root is missing"));

@@ -21,6 +21,7 @@ use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
+use crate::id::{ApprovalId, KeyId, KeyVersion, TenantId};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -98,10 +99,39 @@ pub enum SystemEvent {
     },
     /// A state that the store had reached: an older one is refused from here on.
     StoreAnchor(Anchor),
+    /// All of a tenant's data keys are under a version of its tenant key, none under one before it.
+    TenantKeyRotated {
+        /// The version.
+        version: KeyVersion,
+        /// Data keys rewrapped under it.
+        data_keys: u64,
+    },
+    /// A data key got a new version because it was due: the key before.
+    DataKeyDue {
+        /// Its id.
+        key: KeyId,
+    },
+    /// The rotation of a tenant key began because it was due.
+    TenantKeyDue,
+    /// A shred was carried out to its end: the receipt names this entry.
+    Shredded {
+        /// The approval that it carried out.
+        approval: ApprovalId,
+        /// Data keys destroyed.
+        data_keys: u64,
+        /// The tenant key version that was active.
+        version: KeyVersion,
+    },
+    /// A version of the tenant key, and all before it, are about to be destroyed, as a shred had scheduled.
+    TenantKeyDestroyed {
+        /// The version.
+        version: KeyVersion,
+    },
 }
 
 impl SystemEvent {
     fn body(self) -> Body {
+        let about;
         let (event, detail, first, second) = match self {
             Self::Started => ("started", "", 0, 0),
             Self::Stopped => ("stopped", "", 0, 0),
@@ -111,6 +141,19 @@ impl SystemEvent {
             Self::Restoring { created, rows } => ("restoring", "", created, rows),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
             Self::StoreAnchor(anchor) => return anchor.body(),
+            Self::TenantKeyRotated { version, data_keys } => {
+                ("tenant_key_rotated", "", u64::from(version.0), data_keys)
+            }
+            Self::Shredded { approval, data_keys, version } => {
+                about = approval.to_string();
+                ("shredded", about.as_str(), data_keys, u64::from(version.0))
+            }
+            Self::DataKeyDue { key } => {
+                about = key.to_string();
+                ("data_key_due", about.as_str(), 0, 0)
+            }
+            Self::TenantKeyDue => ("tenant_key_due", "", 0, 0),
+            Self::TenantKeyDestroyed { version } => ("tenant_key_destroyed", "", u64::from(version.0), 0),
         };
         Body::System { event: event.to_owned(), detail: detail.to_owned(), first, second }
     }
@@ -133,6 +176,7 @@ struct Threads {
 pub struct Log {
     pub(super) shared: Arc<Shared>,
     heads: Arc<Heads>,
+    signer: Arc<LogSigner>,
     dir: PathBuf,
     threads: Mutex<Option<Threads>>,
     /// Dropped last, after the threads have ended.
@@ -183,6 +227,7 @@ impl Log {
             }
             _ => UNWRITABLE,
         })?;
+        let signer = Arc::new(signer);
         let created = prepare(&*fs, dir, &signer)?;
         let state = replay(&*fs, dir, signer.verifier(), &mut Unwatched)??;
         let recovery = Recovery {
@@ -204,7 +249,7 @@ impl Log {
             fs,
             dir: dir.to_owned(),
             frames: frame::Reader::new(frames, signer.verifier().origin())?,
-            signer,
+            signer: Arc::clone(&signer),
             every: options.checkpoint_every,
             file: checkpoints,
             end: state.checkpoints_end,
@@ -245,7 +290,18 @@ impl Log {
             }
         };
         let threads = Mutex::new(Some(Threads { writer, publisher }));
-        Ok((Self { shared, heads, dir: dir.to_owned(), threads, _lock: lock }, recovery))
+        Ok((Self { shared, heads, signer, dir: dir.to_owned(), threads, _lock: lock }, recovery))
+    }
+
+    /// A text as a note signed with the log's key. The first line must not be the log's name: that is a checkpoint's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `text` if it is; [`Error::Unavailable`] without the key.
+    pub fn sign_note(&self, text: &str) -> Result<String, Error> {
+        if text.split('\n').next() == Some(self.signer.verifier().origin()) {
+            return Err(Error::invalid("text", "its first line is that of a checkpoint"));
+        }
+        super::note::sign(text, &self.signer)
     }
 
     /// Whether the log takes entries, and if not, why.
@@ -264,6 +320,14 @@ impl Log {
     /// [`Error::Unavailable`] if the log does not take entries.
     pub async fn system(&self, event: SystemEvent) -> Result<Receipt, Error> {
         self.append(event.draft()).await
+    }
+
+    /// Records an event in the life of a tenant's keys, among the tenant's entries.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn system_of(&self, tenant: &TenantId, event: SystemEvent) -> Result<Receipt, Error> {
+        self.append(Draft::new(None, Some(tenant.clone()), &event.body())).await
     }
 
     /// Appends one entry and waits until it is durable.

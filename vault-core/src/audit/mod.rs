@@ -16,6 +16,7 @@ mod entry;
 mod frame;
 mod log;
 pub mod merkle;
+mod note;
 mod pseudonym;
 mod publisher;
 mod queue;

@@ -64,7 +64,7 @@ pub(super) struct Publisher {
     pub(super) heads: Arc<Heads>,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
-    pub(super) signer: LogSigner,
+    pub(super) signer: Arc<LogSigner>,
     pub(super) every: Duration,
     /// The file `checkpoints`, and where its next note goes.
     pub(super) file: Box<dyn File>,

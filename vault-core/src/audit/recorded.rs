@@ -7,6 +7,7 @@ use super::log::Log;
 use super::pseudonym::Pseudonym;
 use super::queue::{Armed, Pending, Receipt, Reply};
 use crate::error::Error;
+use crate::id::{ApprovalId, Fingerprint};
 use crate::policy::{Action, ControlAction, Permit, Refusal};
 
 /// Proof that the intent to use `P` is durable in the audit log. Whatever releases or changes anything demands one.
@@ -183,6 +184,27 @@ impl Log {
             action: decision.action.to_owned(),
             detail: detail.to_owned(),
             key,
+        };
+        self.settle(recorded, &body).await
+    }
+
+    /// The same for what is about an approval: which one, and what it is bound to.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn control_of<A: ControlAction>(
+        &self,
+        recorded: &Recorded<Permit<A>>,
+        detail: &'static str,
+        (approval, request): (ApprovalId, Fingerprint),
+    ) -> Result<Receipt, Error> {
+        let decision = recorded.permit().decision();
+        let body = Body::Control {
+            intent: recorded.armed.receipt.index,
+            principal: decision.principal.clone(),
+            action: decision.action.to_owned(),
+            detail: format!("{detail} {approval} sha256:{request}"),
+            key: None,
         };
         self.settle(recorded, &body).await
     }

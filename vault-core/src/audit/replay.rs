@@ -5,10 +5,11 @@ use std::fmt;
 use std::path::Path;
 
 use super::anchor::Anchor;
-use super::checkpoint::{self, Checkpoint, MAX_NOTE};
+use super::checkpoint::{self, Checkpoint};
 use super::entry::{Entry, first_previous};
 use super::frame::{self, UNREADABLE};
 use super::merkle::{Edge, Hash};
+use super::note::MAX_NOTE;
 use super::signer::LogVerifier;
 use crate::error::Error;
 use crate::fs::{Fs, Open};

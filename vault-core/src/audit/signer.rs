@@ -66,6 +66,14 @@ impl LogVerifier {
         format!("{}+{:08x}+{}", self.origin, u32::from_be_bytes(self.key_id()), STANDARD.encode(key))
     }
 
+    /// Checks this key's signature on a signed note and gives the note's text.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming what is wrong.
+    pub fn note<'a>(&self, note: &'a str) -> Result<&'a str, Error> {
+        super::note::verify(note, self).map_err(|why| Error::corrupt("signed note", why))
+    }
+
     /// The log's name, which is also its key's name.
     pub fn origin(&self) -> &str {
         &self.origin

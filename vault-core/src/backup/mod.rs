@@ -27,5 +27,15 @@ pub use restore::{Restored, Source, restore};
 pub use write::write;
 
 /// The order in which tables are read: what refers to rows of another table comes before it.
-const READ_ORDER: [Table; 6] =
-    [Table::ActiveKeys, Table::SideKeys, Table::DataKeys, Table::Datasets, Table::Tenants, Table::TenantKeys];
+const READ_ORDER: [Table; 10] = [
+    Table::Receipts,
+    Table::Approvals,
+    Table::ActiveKeys,
+    Table::SideKeys,
+    Table::DataKeys,
+    Table::Subjects,
+    Table::Datasets,
+    Table::Work,
+    Table::Tenants,
+    Table::TenantKeys,
+];

@@ -153,7 +153,7 @@ impl Restoring<'_> {
         let mut writes = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             if self.store.get(table, &key).await?.is_none() {
-                writes.push(Write { table, key, expect: Expect::Absent, value });
+                writes.push(Write { table, key, expect: Expect::Absent, value, revokes: false });
             }
         }
         self.written += writes.len() as u64;

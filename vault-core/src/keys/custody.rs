@@ -1,7 +1,7 @@
 //! Tenant keys and their custody: which root keys a new version goes under.
 
 use super::keyring::Keyring;
-use super::rows::{KeyState, TenantKeyRow};
+use super::rows::{Kept, KeyState, TenantKeyRow};
 use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{KeyVersion, TenantId};
@@ -55,6 +55,6 @@ impl Keyring {
         let context = self.root_context(tenant, version);
         let (key, wrapping) = self.parts.roots.generate(&custody, &context).await?;
         let created = self.parts.clock.now().0;
-        Ok((key, TenantKeyRow { wrapping, state: KeyState::Active, created }))
+        Ok((key, TenantKeyRow { wrapping: Kept::Wrapped(wrapping), state: KeyState::Active, created }))
     }
 }

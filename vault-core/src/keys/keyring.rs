@@ -8,6 +8,8 @@ use std::time::Duration;
 use std::{fmt, thread};
 
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
+use super::due::Uses;
+use super::lifecycle::DESTROYED;
 use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
 };
@@ -25,6 +27,8 @@ use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
 const ATTEMPTS: u32 = 4;
+/// How often a first data key is tried again when another writer came between.
+const RETRIES: usize = 16;
 
 /// The kind of the key under which subjects' pseudonyms for the audit log are made.
 pub(super) const PSEUDONYMS: &str = "audit-pseudonym";
@@ -50,6 +54,7 @@ pub struct Keyring {
     pub(super) data_keys: Cache<DataKeyName, DataKey>,
     pub(super) wrapping_keys: Cache<WrappingKeyName, WrappingKey>,
     pub(super) side_keys: Cache<SideKeyName, SideKey>,
+    pub(super) uses: Uses,
 }
 
 impl fmt::Debug for Keyring {
@@ -140,6 +145,7 @@ impl Keyring {
             data_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             wrapping_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             side_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
+            uses: Uses::new(),
             parts,
         });
         let weak = Arc::downgrade(&keyring);
@@ -154,6 +160,11 @@ impl Keyring {
     /// The root keys, and the custody of tenants that none is named for.
     pub fn roots(&self) -> &Roots {
         &self.parts.roots
+    }
+
+    /// This installation's id.
+    pub fn instance(&self) -> &str {
+        &self.parts.instance
     }
 
     /// What the caches of data keys did.
@@ -211,7 +222,8 @@ impl Keyring {
         };
         let declared = self.known_row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
         Ok(Some(Facts {
-            suspended: row.state != TenantState::Active,
+            // What is destroyed is decided like what is active; then no key is found.
+            suspended: row.state == TenantState::Suspended,
             dataset: declared.map(|row| DatasetFacts { classification: row.classification, residency: row.residency }),
         }))
     }
@@ -273,6 +285,7 @@ impl Keyring {
     ) -> Result<(T, KeyRef), Error> {
         let scope = scope_of(recorded.permit().resource())?;
         let key = if plan.fresh { self.make_first(&scope, plan.key).await? } else { plan.key };
+        self.count_use(&scope.tenant, key).await?;
         for _ in 0..ATTEMPTS {
             in_time(recorded, &*self.parts.clock)?;
             let destroyed = Error::FailedPrecondition("the data key is suspended or destroyed");
@@ -317,8 +330,10 @@ impl Keyring {
         let load = async || {
             let tenant_key = rows::tenant_key(&scope.tenant);
             let tenant = self.known_row::<TenantRow>(Table::Tenants, &tenant_key).await?;
-            if tenant.is_none_or(|tenant| tenant.state != TenantState::Active) {
-                return Err(Error::Denied(Check::Suspended));
+            match tenant.map(|tenant| tenant.state) {
+                Some(TenantState::Active) => {}
+                Some(TenantState::Destroyed) => return Err(destroyed.clone()),
+                Some(TenantState::Suspended) | None => return Err(Error::Denied(Check::Suspended)),
             }
             let row_key = rows::data_key_key(&scope.tenant, key.key_id);
             let row = self
@@ -344,25 +359,34 @@ impl Keyring {
 
     /// Makes the first data key of a scope, or takes the one that another call made meanwhile.
     async fn make_first(&self, scope: &Scope, planned: KeyRef) -> Result<KeyRef, Error> {
-        let (tenant, _) = self.tenant_row(&scope.tenant).await?.ok_or(Error::NotFound("tenant"))?;
-        let row = self.wrap_new(scope, planned, KeyVersion(tenant.key_version)).await?;
         let active_key = rows::active_key(&scope.tenant, &scope.dataset, scope.subject.as_ref());
-        let active = ActiveKeyRow { key_id: planned.key_id.0.to_vec(), version: planned.version.0 };
-        let writes = vec![
-            rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
-            rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
-        ];
-        match self.parts.store.commit(writes).await {
-            Ok(()) => Ok(planned),
-            Err(Error::Conflict(_)) => {
-                let (active, _) = self
-                    .row::<ActiveKeyRow>(Table::ActiveKeys, &active_key)
-                    .await?
-                    .ok_or(Error::Conflict("data key"))?;
-                Ok(KeyRef::new(active.id()?, KeyVersion(active.version)))
+        for _ in 0..RETRIES {
+            let (tenant, _) = self.tenant_row(&scope.tenant).await?.ok_or(Error::NotFound("tenant"))?;
+            if tenant.state == TenantState::Destroyed {
+                return Err(DESTROYED);
             }
-            Err(error) => Err(error),
+            let under = KeyVersion(tenant.key_version);
+            let row = self.wrap_new(scope, planned, under).await?;
+            let active = ActiveKeyRow { key_id: planned.key_id.0.to_vec(), version: planned.version.0 };
+            let mut writes = vec![
+                rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
+                rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
+            ];
+            writes.extend(self.unless_shredded(scope).await?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) => {
+                    self.follow_rotation(&scope.tenant, planned.key_id, under).await?;
+                    return Ok(planned);
+                }
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+            if let Some((active, _)) = self.row::<ActiveKeyRow>(Table::ActiveKeys, &active_key).await? {
+                return Ok(KeyRef::new(active.id()?, KeyVersion(active.version)));
+            }
+            // Another dataset's first key of this subject, or its shred, came between.
         }
+        Err(Error::Conflict("data key"))
     }
 
     /// A fresh data key, wrapped under a version of the tenant key.
@@ -379,6 +403,7 @@ impl Keyring {
             wrapped,
             state: KeyState::Active,
             created: self.parts.clock.now().0,
+            uses: 0,
         })
     }
 
@@ -408,7 +433,7 @@ impl Keyring {
         if !matches!(row.state, KeyState::Active | KeyState::DecryptOnly) {
             return Err(Error::FailedPrecondition("the tenant key version is suspended or destroyed"));
         }
-        let key = self.parts.roots.unwrap(&row.wrapping, &self.root_context(tenant, version)).await?;
+        let key = self.parts.roots.unwrap(row.wrapping.wrapped()?, &self.root_context(tenant, version)).await?;
         WrappingKey::derive(&key, tenant, version)
     }
 
@@ -436,6 +461,9 @@ impl Keyring {
             .known_row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
             .await?
             .ok_or(Error::NotFound("tenant"))?;
+        if row.wrapped.is_empty() {
+            return Err(DESTROYED);
+        }
         let version = KeyVersion(row.tenant_key_version);
         self.with_wrapping_key(tenant, version, |wrapping| wrapping.unwrap_side(kind, &row.wrapped).map(SideKey)).await
     }

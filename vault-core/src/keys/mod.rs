@@ -8,16 +8,29 @@
 //!        └ record key  derived for each nonce prefix                  envelope::DataKey
 //! ```
 
+mod approval;
 mod cache;
 mod custody;
+mod due;
 mod keyring;
+mod kinds;
 mod lifecycle;
+pub(crate) mod receipt;
 mod rows;
+mod shred;
+mod work;
 mod wrapping;
 
+pub use approval::{Approval, ApprovalState, Ordered, Seen};
 pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
-pub use lifecycle::{Dataset, Rotated, Tenant};
+pub use lifecycle::{Dataset, Rotation, Tenant};
+
+pub(crate) use approval::NewApproval;
+pub(crate) use due::Due;
+pub(crate) use kinds::{check_row, is_tombstone};
+pub(crate) use lifecycle::Turn;
+pub use receipt::{Evicted, ReceiptText};
 pub use rows::{KeyState, TenantState};
-pub(crate) use rows::{check_row, is_tombstone};
+pub(crate) use shred::{BUSY, Shredded};
 pub use wrapping::WrappingKey;

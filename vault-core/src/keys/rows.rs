@@ -4,9 +4,10 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::base64_bytes;
+use crate::envelope::Scope;
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
-use crate::kms::{RootId, Wrapping};
+use crate::kms::{Custody, RootId, Wrapping};
 use crate::store::{Expect, Row, Table, Write};
 
 /// What a key may be used for.
@@ -31,6 +32,8 @@ pub enum TenantState {
     Active,
     /// No data action is allowed.
     Suspended,
+    /// Shredded: its keys are gone, for ever, and its name is not used again.
+    Destroyed,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,10 +59,42 @@ pub(super) struct DatasetRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "TenantKeyJson", into = "TenantKeyJson")]
 pub(super) struct TenantKeyRow {
-    /// The key, as the roots of its custody wrapped it.
-    pub wrapping: Wrapping,
+    /// The key, as the roots of its custody wrapped it, or what is left of it.
+    pub wrapping: Kept,
     pub state: KeyState,
     pub created: u64,
+}
+
+/// A wrapped tenant key, or its tombstone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Kept {
+    Wrapped(Wrapping),
+    /// Destroyed. The custody it was under stays, to be shown.
+    Gone(Custody),
+}
+
+impl Kept {
+    pub(super) fn custody(&self) -> Custody {
+        match self {
+            Self::Wrapped(wrapping) => wrapping.custody(),
+            Self::Gone(custody) => custody.clone(),
+        }
+    }
+
+    /// The wrapped key, while there is one.
+    pub(super) const fn wrapped(&self) -> Result<&Wrapping, Error> {
+        match self {
+            Self::Wrapped(wrapping) => Ok(wrapping),
+            Self::Gone(_) => Err(Error::FailedPrecondition("the tenant key version is destroyed")),
+        }
+    }
+}
+
+impl TenantKeyRow {
+    /// The row without its key.
+    pub(super) fn tombstone(&self) -> Self {
+        Self { wrapping: Kept::Gone(self.wrapping.custody()), state: KeyState::Destroyed, created: self.created }
+    }
 }
 
 /// [`TenantKeyRow`] as it is written: under one root as ever since the first version, else with `wrapping`.
@@ -72,6 +107,8 @@ struct TenantKeyJson {
     wrapped: Option<Base64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     wrapping: Option<Wrapping>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    gone: Option<String>,
     state: KeyState,
     created: u64,
 }
@@ -83,10 +120,16 @@ impl TryFrom<TenantKeyJson> for TenantKeyRow {
     type Error = &'static str;
 
     fn try_from(json: TenantKeyJson) -> Result<Self, Self::Error> {
-        let wrapping = match (json.root, json.wrapped, json.wrapping) {
-            (Some(root), Some(Base64(wrapped)), None) => Wrapping::single(root, wrapped),
-            (None, None, Some(wrapping)) => wrapping,
-            _ => return Err("must hold root and wrapped, or wrapping"),
+        let destroyed = json.state == KeyState::Destroyed;
+        let wrapping = match (json.root, json.wrapped, json.wrapping, json.gone) {
+            (Some(root), Some(Base64(wrapped)), None, None) if !destroyed => {
+                Kept::Wrapped(Wrapping::single(root, wrapped))
+            }
+            (None, None, Some(wrapping), None) if !destroyed => Kept::Wrapped(wrapping),
+            (None, None, None, Some(custody)) if destroyed => {
+                Kept::Gone(Custody::parse(&custody).map_err(|_| "gone must name a custody")?)
+            }
+            _ => return Err("must hold root and wrapped, or wrapping, or if destroyed gone"),
         };
         Ok(Self { wrapping, state: json.state, created: json.created })
     }
@@ -94,11 +137,14 @@ impl TryFrom<TenantKeyJson> for TenantKeyRow {
 
 impl From<TenantKeyRow> for TenantKeyJson {
     fn from(row: TenantKeyRow) -> Self {
-        let (root, wrapped, wrapping) = match row.wrapping.into_single() {
-            Ok((root, wrapped)) => (Some(root), Some(Base64(wrapped)), None),
-            Err(other) => (None, None, Some(other)),
+        let (root, wrapped, wrapping, gone) = match row.wrapping {
+            Kept::Wrapped(wrapping) => match wrapping.into_single() {
+                Ok((root, wrapped)) => (Some(root), Some(Base64(wrapped)), None, None),
+                Err(other) => (None, None, Some(other), None),
+            },
+            Kept::Gone(custody) => (None, None, None, Some(custody.to_string())),
         };
-        Self { root, wrapped, wrapping, state: row.state, created: row.created }
+        Self { root, wrapped, wrapping, gone, state: row.state, created: row.created }
     }
 }
 
@@ -114,6 +160,21 @@ pub(super) struct DataKeyRow {
     pub wrapped: Vec<u8>,
     pub state: KeyState,
     pub created: u64,
+    /// How often it sealed, in whole blocks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uses: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde demands the reference")]
+const fn is_zero(uses: &u64) -> bool {
+    *uses == 0
+}
+
+impl DataKeyRow {
+    /// The row without its key.
+    pub(super) fn tombstone(&self) -> Self {
+        Self { wrapped: Vec::new(), state: KeyState::Destroyed, ..self.clone() }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +192,23 @@ pub(super) struct SideKeyRow {
     #[serde(with = "base64_bytes")]
     pub wrapped: Vec<u8>,
     pub created: u64,
+}
+
+impl SideKeyRow {
+    /// The row without its key.
+    pub(super) fn tombstone(&self) -> Self {
+        Self { wrapped: Vec::new(), ..self.clone() }
+    }
+}
+
+/// A subject with data keys of its own. Whoever makes one writes this row again, whoever shreds the subject too: so of
+/// the two the later one meets a newer row.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubjectRow {
+    /// `Active` or `Destroyed`.
+    pub state: KeyState,
+    pub since: u64,
 }
 
 impl ActiveKeyRow {
@@ -166,6 +244,10 @@ pub(super) fn active_key(tenant: &TenantId, dataset: &DatasetId, subject: Option
     key(&[tenant.as_str().as_bytes(), dataset.as_str().as_bytes(), subject.map_or(b"", |s| s.as_str().as_bytes())])
 }
 
+pub(super) fn subject_key(tenant: &TenantId, subject: &Subject) -> Vec<u8> {
+    key(&[tenant.as_str().as_bytes(), subject.as_str().as_bytes()])
+}
+
 pub(super) fn side_key(tenant: &TenantId, kind: &str) -> Vec<u8> {
     key(&[tenant.as_str().as_bytes(), kind.as_bytes()])
 }
@@ -173,6 +255,35 @@ pub(super) fn side_key(tenant: &TenantId, kind: &str) -> Vec<u8> {
 /// All rows of one tenant in a table other than `tenants`.
 pub(super) fn of_tenant(tenant: &TenantId) -> Vec<u8> {
     key(&[tenant.as_str().as_bytes(), b""])
+}
+
+fn damaged_key() -> Error {
+    Error::corrupt("store", "a row's key is not as it was written")
+}
+
+/// The identifier that a row's key, or the end of one, is.
+pub(super) fn id_from<T>(key: &[u8], parse: impl FnOnce(&str) -> Result<T, Error>) -> Result<T, Error> {
+    std::str::from_utf8(key).ok().and_then(|text| parse(text).ok()).ok_or_else(damaged_key)
+}
+
+/// The data key's id at the end of a row's key.
+pub(super) fn key_id_from(key: &[u8]) -> Result<KeyId, Error> {
+    key.last_chunk().map(|id| KeyId(*id)).ok_or_else(damaged_key)
+}
+
+/// The tenant at the beginning of a row's key.
+pub(super) fn tenant_of_key(key: &[u8]) -> Result<TenantId, Error> {
+    id_from(key.split(|byte| *byte == 0).next().unwrap_or_default(), TenantId::parse)
+}
+
+/// The scope that a data key's row names.
+pub(super) fn scope_of_row(tenant: &TenantId, row: &DataKeyRow) -> Result<Scope, Error> {
+    let damaged = |_| Error::corrupt("store", "table data_keys: a row names no valid scope");
+    Ok(Scope {
+        tenant: tenant.clone(),
+        dataset: DatasetId::parse(&row.dataset).map_err(damaged)?,
+        subject: row.subject.as_deref().map(Subject::parse).transpose().map_err(damaged)?,
+    })
 }
 
 /// Reads a row's value.
@@ -186,36 +297,15 @@ pub(super) fn decode<T: DeserializeOwned>(table: Table, row: &Row) -> Result<T, 
     })
 }
 
+/// How a destroyed key or tenant stands in a row.
+const DESTROYED_MARK: &[u8] = br#""state":"destroyed""#;
+
 /// A write of a row's value.
 pub(super) fn write<T: Serialize>(table: Table, key: Vec<u8>, expect: Expect, value: &T) -> Result<Write, Error> {
     let value = serde_json::to_vec(value).map_err(|_| Error::corrupt("store", "a row cannot be written as JSON"))?;
-    Ok(Write { table, key, expect, value })
-}
-
-/// Refuses a row that this version does not read.
-///
-/// # Errors
-/// [`Error::Corrupt`] naming the table.
-pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
-    let row = Row { version: 0, value: value.to_vec() };
-    match table {
-        Table::Tenants => decode::<TenantRow>(table, &row).map(drop),
-        Table::Datasets => decode::<DatasetRow>(table, &row).map(drop),
-        Table::TenantKeys => decode::<TenantKeyRow>(table, &row).map(drop),
-        Table::DataKeys => decode::<DataKeyRow>(table, &row).map(drop),
-        Table::ActiveKeys => decode::<ActiveKeyRow>(table, &row).map(drop),
-        Table::SideKeys => decode::<SideKeyRow>(table, &row).map(drop),
-    }
-}
-
-/// Whether a row is what stays of something destroyed.
-pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
-    let row = Row { version: 0, value: value.to_vec() };
-    match table {
-        Table::TenantKeys => decode::<TenantKeyRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
-        Table::DataKeys => decode::<DataKeyRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
-        _ => false,
-    }
+    // Tombstones are written by this module alone, and all of them say so in the same words.
+    let revokes = value.windows(DESTROYED_MARK.len()).any(|part| part == DESTROYED_MARK);
+    Ok(Write { table, key, expect, value, revokes })
 }
 
 #[cfg(test)]
@@ -227,13 +317,17 @@ mod tests {
         r#"{"root":"local:0123456789abcdef","wrapped":"AQID","state":"active","created":1700000000000}"#;
     const SPLIT: &str =
         r#"{"wrapping":{"split":{"inner":"a:1","outer":"b:2","sealed":"AQID"}},"state":"decrypt_only","created":7}"#;
+    const GONE: &str = r#"{"gone":"split(a:1,b:2)","state":"destroyed","created":7}"#;
     const REPLICATED: &str = r#"{"wrapping":{"replicated":[{"root":"a:1","wrapped":"AQ"},{"root":"b:2","wrapped":"Ag"}]},"state":"active","created":7}"#;
 
     #[test]
     fn tenant_key_rows_of_every_form_are_read_and_written_alike() {
-        for (text, custody) in
-            [(FIRST_FORM, "local:0123456789abcdef"), (SPLIT, "split(a:1,b:2)"), (REPLICATED, "replicated(a:1,b:2)")]
-        {
+        for (text, custody) in [
+            (FIRST_FORM, "local:0123456789abcdef"),
+            (SPLIT, "split(a:1,b:2)"),
+            (REPLICATED, "replicated(a:1,b:2)"),
+            (GONE, "split(a:1,b:2)"),
+        ] {
             let row: TenantKeyRow = serde_json::from_str(text).unwrap();
             assert_eq!(row.wrapping.custody().to_string(), custody);
             assert_eq!(serde_json::to_string(&row).unwrap(), text);
@@ -254,6 +348,10 @@ mod tests {
             (REPLICATED, "b:2", "a:1"),
             (REPLICATED, r#",{"root":"b:2","wrapped":"Ag"}"#, ""),
             (REPLICATED, "replicated", "either"),
+            (GONE, "destroyed", "active"),
+            (GONE, "split(a:1,b:2)", "split(a:1)"),
+            (SPLIT, "decrypt_only", "destroyed"),
+            (FIRST_FORM, "active", "destroyed"),
         ];
         for (text, from, to) in replaced {
             assert!(text.contains(from), "{from}");

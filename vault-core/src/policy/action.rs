@@ -91,4 +91,16 @@ actions! { ControlAction, CONTROL_ACTIONS:
     GetDataset,
     /// List a tenant's datasets.
     ListDatasets,
+    /// Ask for the destruction of all data keys of a subject; another operator has to approve it.
+    ShredSubject,
+    /// Ask for the destruction of all keys of a tenant; another operator has to approve it.
+    ShredTenant,
+    /// List what is to be approved, or was.
+    ListApprovals,
+    /// Approve what another operator asked for, which carries it out.
+    Approve,
+    /// Reject what an operator asked for.
+    Reject,
+    /// Read an approval and the erasure receipt that it led to.
+    GetApproval,
 }

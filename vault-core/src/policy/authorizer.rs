@@ -44,6 +44,8 @@ pub struct ControlRequest {
     pub tenant: Option<TenantId>,
     /// The dataset, if the action is about one; only together with its tenant.
     pub dataset: Option<DatasetId>,
+    /// The person that it is about, if it is: for the audit entry as a pseudonym, no policy reads it.
+    pub subject: Option<Subject>,
     /// Why, in the operator's own words: for the audit entry, no policy reads it.
     pub reason: Option<Reason>,
     /// The root keys that a tenant key is to be put under; only for the actions that make one.
@@ -251,8 +253,12 @@ impl Authorizer {
         now: Timestamp,
     ) -> Result<Permit<A>, Refusal> {
         let state = self.state.load();
-        let resource =
-            Resource { tenant: request.tenant.clone(), dataset: request.dataset.clone(), subject: None, purpose: None };
+        let resource = Resource {
+            tenant: request.tenant.clone(),
+            dataset: request.dataset.clone(),
+            subject: request.subject,
+            purpose: None,
+        };
         let pending = Pending {
             decision: Decision {
                 principal: who.spiffe_id().to_owned(),

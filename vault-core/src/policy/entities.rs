@@ -168,7 +168,7 @@ fn datetime(at: Timestamp) -> Result<RestrictedExpression, NotExpressible> {
 }
 
 /// `YYYY-MM-DDThh:mm:ss.mmmZ`, the only form that Cedar's `datetime` reads with milliseconds; `None` after 9999.
-fn rfc3339(at: Timestamp) -> Option<String> {
+pub(crate) fn rfc3339(at: Timestamp) -> Option<String> {
     let (days, second) = (at.secs() / 86_400, at.secs() % 86_400);
     if days > 2_932_896 {
         return None;

@@ -14,11 +14,13 @@ mod scan;
 mod tests;
 
 pub use action::{
-    Action, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt, GetDataset, GetTenant,
-    ListDatasets, ListTenants, Opens, ResumeTenant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, SuspendTenant,
+    Action, Approve, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt, GetApproval, GetDataset,
+    GetTenant, ListApprovals, ListDatasets, ListTenants, Opens, Reject, ResumeTenant, Rewrap, RotateDataKeys,
+    RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant,
 };
 pub use authorizer::{Authorizer, ControlRequest, DataRequest, DatasetFacts, Facts, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
+pub(crate) use entities::rfc3339;
 pub use permit::Permit;
 pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};

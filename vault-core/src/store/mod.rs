@@ -47,12 +47,31 @@ pub enum Table {
     ActiveKeys,
     /// Index, token and audit-pseudonym keys, wrapped under a tenant key.
     SideKeys,
+    /// One row a tenant: what is under way for it in steps, and what is scheduled.
+    Work,
+    /// One row a subject with data keys of its own, or that was shredded: makes its first key and its end exclude
+    /// each other.
+    Subjects,
+    /// One row an approval, asked for, given or refused.
+    Approvals,
+    /// One row an erasure receipt.
+    Receipts,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Tenants, Self::Datasets, Self::TenantKeys, Self::DataKeys, Self::ActiveKeys, Self::SideKeys];
+    pub const ALL: [Self; 10] = [
+        Self::Tenants,
+        Self::Datasets,
+        Self::TenantKeys,
+        Self::DataKeys,
+        Self::ActiveKeys,
+        Self::SideKeys,
+        Self::Work,
+        Self::Subjects,
+        Self::Approvals,
+        Self::Receipts,
+    ];
 
     /// The table's stable name in files and databases.
     pub const fn name(self) -> &'static str {
@@ -63,6 +82,10 @@ impl Table {
             Self::DataKeys => "data_keys",
             Self::ActiveKeys => "active_keys",
             Self::SideKeys => "side_keys",
+            Self::Work => "work",
+            Self::Subjects => "subjects",
+            Self::Approvals => "approvals",
+            Self::Receipts => "receipts",
         }
     }
 }
@@ -101,6 +124,9 @@ pub struct Write {
     pub expect: Expect,
     /// The new bytes, 64 KiB at most.
     pub value: Vec<u8>,
+    /// A key goes with this write: whoever else works on the same rows must wipe what it holds of the tenant. A write to
+    /// [`Table::Tenants`] says so by itself.
+    pub revokes: bool,
 }
 
 /// One row of a scan.

@@ -3,7 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableHandle};
+use redb::{
+    Builder, Database, Durability, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, TableHandle,
+    WriteTransaction,
+};
 
 use super::Table;
 use super::backend::FileBackend;
@@ -14,7 +17,11 @@ use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Open};
 
 /// The version of what stands in the tables, in the table [`META`].
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+/// The version before, which had the first [`TABLES_BEFORE`] tables only. A store of that version is brought to this one
+/// when it is opened.
+const FORMAT_BEFORE: u32 = 1;
+const TABLES_BEFORE: usize = 6;
 const FORMAT_KEY: &[u8] = b"format";
 const META: Bytes = Bytes::new("blindvault");
 
@@ -58,10 +65,7 @@ pub(super) fn create(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
         let mut txn = db.begin_write()?;
         txn.set_durability(Durability::Immediate)?;
         txn.set_two_phase_commit(true);
-        for table in Table::ALL {
-            txn.open_table(bytes_of(table))?;
-        }
-        txn.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+        fill(&txn)?;
         Ok(txn.commit()?)
     });
     // The close syncs what it writes.
@@ -88,10 +92,42 @@ pub(super) fn open(fs: &dyn Fs, path: &Path, dir: &Path) -> Result<Database, Err
     if header.unclosed {
         rewrite(&*file).map_err(|_| UNWRITABLE)?;
     }
-    fenced(|| Ok(builder(CACHE).create_with_backend(FileBackend::new(file, header.show))?)).map_err(|fault| match fault
-    {
+    let opened = fenced(|| {
+        let db = builder(CACHE).create_with_backend(FileBackend::new(file, header.show))?;
+        bring_forward(&db)?;
+        Ok(db)
+    });
+    opened.map_err(|fault| match fault {
         Fault::Io => UNWRITABLE,
         other => damaged(other),
+    })
+}
+
+/// Adds the tables that a store of the version before does not have, and says so in its format, in one commit.
+fn bring_forward(db: &Database) -> Result<(), Fault> {
+    if format(&db.begin_read()?)? == Some(FORMAT) {
+        return Ok(());
+    }
+    let mut txn = db.begin_write()?;
+    txn.set_durability(Durability::Immediate)?;
+    txn.set_two_phase_commit(true);
+    fill(&txn)?;
+    Ok(txn.commit()?)
+}
+
+/// Makes the tables that are not there, and writes the format.
+fn fill(txn: &WriteTransaction) -> Result<(), Fault> {
+    for table in Table::ALL {
+        txn.open_table(bytes_of(table))?;
+    }
+    txn.open_table(META)?.insert(FORMAT_KEY, FORMAT.to_be_bytes().as_slice())?;
+    Ok(())
+}
+
+fn format(txn: &ReadTransaction) -> Result<Option<u32>, Fault> {
+    Ok(match txn.open_table(META)?.get(FORMAT_KEY)? {
+        Some(bytes) => bytes.value().first_chunk::<4>().copied().map(u32::from_be_bytes),
+        None => None,
     })
 }
 
@@ -138,24 +174,21 @@ fn check(file: Box<dyn File>, flags: Option<u8>) -> Result<(), Fault> {
 fn walk(db: &Database) -> Result<(), Fault> {
     let txn = db.begin_read()?;
     // First, as a newer format may have other tables.
-    let format = match txn.open_table(META)?.get(FORMAT_KEY)? {
-        Some(bytes) => bytes.value().first_chunk::<4>().copied().map(u32::from_be_bytes),
-        None => None,
-    };
-    match format {
-        Some(FORMAT) => {}
+    let tables = match format(&txn)? {
+        Some(FORMAT) => Table::ALL.len(),
+        Some(FORMAT_BEFORE) => TABLES_BEFORE,
         Some(newer) if newer > FORMAT => {
             return Err(Fault::Damage(format!(
                 "row format {newer} is newer than {FORMAT}, which this program reads; use the program that wrote it"
             )));
         }
         _ => return Err(Fault::Damage("the row format's version is missing".into())),
-    }
-    let known = |name: &str| name == META.name() || Table::ALL.iter().any(|table| table.name() == name);
+    };
+    let known = |name: &str| name == META.name() || Table::ALL.iter().take(tables).any(|table| table.name() == name);
     if !txn.list_tables()?.all(|table| known(table.name())) || txn.list_multimap_tables()?.next().is_some() {
         return Err(Fault::Damage("a table that does not belong to a store".into()));
     }
-    for table in Table::ALL {
+    for table in Table::ALL.into_iter().take(tables) {
         for (n, entry) in txn.open_table(bytes_of(table))?.iter()?.enumerate() {
             let (key, bytes) = entry?;
             decode(table, key.value(), bytes.value()).map_err(|fault| match fault {
@@ -165,4 +198,52 @@ fn walk(db: &Database) -> Result<(), Fault> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pollster::block_on;
+
+    use super::*;
+    use crate::fs::OsFs;
+    use crate::store::{EmbeddedStore, Expect, Store as _, Write, row};
+
+    /// A store as another version of this program made it.
+    fn made(path: &Path, format: u32, tables: usize) {
+        let db = Builder::new().create(path).unwrap();
+        let mut txn = db.begin_write().unwrap();
+        txn.set_two_phase_commit(true);
+        for table in Table::ALL.into_iter().take(tables) {
+            txn.open_table(bytes_of(table)).unwrap();
+        }
+        let row = row::encode(Table::Tenants, b"acme", 1, b"v");
+        txn.open_table(bytes_of(Table::Tenants)).unwrap().insert(b"acme".as_slice(), row.as_slice()).unwrap();
+        txn.open_table(META).unwrap().insert(FORMAT_KEY, format.to_be_bytes().as_slice()).unwrap();
+        txn.commit().unwrap();
+    }
+
+    #[test]
+    fn a_store_of_the_version_before_is_brought_forward_and_one_that_lacks_a_table_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("before");
+        made(&path, FORMAT_BEFORE, TABLES_BEFORE);
+        for version in 1..=2 {
+            let store = EmbeddedStore::open(Arc::new(OsFs), &path).unwrap();
+            assert_eq!(block_on(store.get(Table::Tenants, b"acme")).unwrap().unwrap().value, b"v");
+            let expect = if version == 1 { Expect::Absent } else { Expect::Version(1) };
+            let write =
+                Write { table: Table::Work, key: b"acme".to_vec(), expect, value: b"w".to_vec(), revokes: false };
+            block_on(store.commit(vec![write])).unwrap();
+        }
+        for (format, tables) in [(FORMAT, TABLES_BEFORE), (FORMAT_BEFORE, TABLES_BEFORE - 1), (FORMAT + 1, 10)] {
+            let path = dir.path().join(format!("{format}-{tables}"));
+            made(&path, format, tables);
+            let before = std::fs::read(&path).unwrap();
+            let refused = EmbeddedStore::open(Arc::new(OsFs), &path);
+            assert!(matches!(refused, Err(Error::Corrupt { .. })), "{format} {tables}");
+            assert_eq!(std::fs::read(&path).unwrap(), before);
+        }
+    }
 }

@@ -202,6 +202,7 @@ mod tests {
             key: key.to_vec(),
             expect: *expect,
             value: b"value".to_vec(),
+            revokes: false,
         });
         Job { writes: writes.collect(), done: oneshot::channel().0 }
     }

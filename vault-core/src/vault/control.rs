@@ -3,8 +3,8 @@
 use super::Vault;
 use crate::audit::Recorded;
 use crate::error::Error;
-use crate::id::{DatasetId, Reason, RequestId, TenantId};
-use crate::keys::{Dataset, Rotated, Tenant};
+use crate::id::{ApprovalId, DatasetId, Fingerprint, Reason, RequestId, Subject, TenantId};
+use crate::keys::{Dataset, Tenant, Turn};
 use crate::kms::Custody;
 use crate::policy::{
     ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
@@ -23,6 +23,29 @@ pub struct ControlCall<'a> {
     pub reason: Option<&'a Reason>,
 }
 
+/// What a control call is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Ask<'a> {
+    pub tenant: Option<&'a TenantId>,
+    pub dataset: Option<&'a DatasetId>,
+    pub subject: Option<&'a Subject>,
+    pub custody: Option<&'a Custody>,
+}
+
+/// What a control call did, for the entry at its end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct About {
+    pub detail: &'static str,
+    pub approval: Option<(ApprovalId, Fingerprint)>,
+}
+
+impl About {
+    /// What most calls say.
+    pub(super) const fn executed() -> Self {
+        Self { detail: "executed", approval: None }
+    }
+}
+
 impl Vault {
     /// Policy, intent, `work`, and the entry that it was executed; that entry is durable before the answer.
     async fn operate<A: ControlAction, T>(
@@ -38,25 +61,41 @@ impl Vault {
     async fn operate_under<A: ControlAction, T>(
         &self,
         call: &ControlCall<'_>,
-        about: (Option<&TenantId>, Option<&DatasetId>),
+        (tenant, dataset): (Option<&TenantId>, Option<&DatasetId>),
         custody: Option<&Custody>,
         work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let ask = Ask { tenant, dataset, custody, subject: None };
+        self.operate_about(call, ask, async |recorded| Ok((work(recorded).await?, About::executed()))).await
+    }
+
+    /// The same for an action whose last entry says what it was about.
+    pub(super) async fn operate_about<A: ControlAction, T>(
+        &self,
+        call: &ControlCall<'_>,
+        ask: Ask<'_>,
+        work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<(T, About), Error>,
+    ) -> Result<T, Error> {
         let request = ControlRequest {
-            tenant: about.0.cloned(),
-            dataset: about.1.cloned(),
+            tenant: ask.tenant.cloned(),
+            dataset: ask.dataset.cloned(),
+            subject: ask.subject.cloned(),
             reason: call.reason.cloned(),
-            custody: custody.cloned(),
+            custody: ask.custody.cloned(),
             request: call.request,
         };
         let permit = match self.authorizer.authorize_control::<A>(call.who, request, self.clock.now()) {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),
         };
-        let recorded = self.audit.record(permit, None, None).await?;
+        let recorded = self.intend(permit, None).await?;
         match work(&recorded).await {
-            Ok(done) => {
-                self.audit.control(&recorded, "executed", None).await?;
+            Ok((done, About { detail, approval: None })) => {
+                self.audit.control(&recorded, detail, None).await?;
+                Ok(done)
+            }
+            Ok((done, About { detail, approval: Some(approval) })) => {
+                self.audit.control_of(&recorded, detail, approval).await?;
                 Ok(done)
             }
             Err(error) => self.settle(recorded, Err(error)).await,
@@ -136,8 +175,26 @@ impl Vault {
         self.operate::<ResumeTenant, _>(call, (Some(tenant), None), resume).await
     }
 
+    /// Begins or goes on, then works until the rotation is finished or the permit runs out.
+    async fn rotate(
+        &self,
+        recorded: &Recorded<Permit<RotateTenantKey>>,
+        revision: Option<u64>,
+    ) -> Result<Tenant, Error> {
+        let begun = self.keys.begin_rotation(recorded, revision).await?;
+        while self.clock.now() < recorded.permit().valid_until() {
+            match self.rotation_turn(&begun.id).await? {
+                Turn::More => {}
+                Turn::Ready(()) | Turn::Idle => break,
+            }
+        }
+        self.keys.see_tenant(recorded).await
+    }
+
     /// Makes a new tenant key version, under the custody of the one before, and rewraps the tenant's data keys under
-    /// it. With a `revision`, only if the tenant is still at that one.
+    /// it, in steps. Goes on with a rotation that did not come to its end. [`Tenant::rotation`] of the answer says how far
+    /// it got: if it is not finished when the call's permit runs out, [`Vault::tend`] or the next call goes on. With a
+    /// `revision`, only if the tenant is still at that one.
     ///
     /// # Errors
     /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`], [`Error::Unavailable`]; [`Error::RootKey`] naming the
@@ -147,8 +204,8 @@ impl Vault {
         call: &ControlCall<'_>,
         tenant: &TenantId,
         revision: Option<u64>,
-    ) -> Result<Rotated, Error> {
-        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+    ) -> Result<Tenant, Error> {
+        let rotate = async |r: &_| self.rotate(r, revision).await;
         self.operate::<RotateTenantKey, _>(call, (Some(tenant), None), rotate).await
     }
 
@@ -162,8 +219,8 @@ impl Vault {
         tenant: &TenantId,
         revision: Option<u64>,
         custody: &Custody,
-    ) -> Result<Rotated, Error> {
-        let rotate = async |r: &_| self.keys.rotate_tenant_key(r, revision).await;
+    ) -> Result<Tenant, Error> {
+        let rotate = async |r: &_| self.rotate(r, revision).await;
         self.operate_under::<RotateTenantKey, _>(call, (Some(tenant), None), Some(custody), rotate).await
     }
 

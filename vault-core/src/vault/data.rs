@@ -3,12 +3,12 @@
 use futures_util::future::join_all;
 
 use super::Vault;
-use crate::audit::{KeyRef, Recorded};
+use crate::audit::KeyRef;
 use crate::envelope::{Context, Header};
-use crate::error::{Check, Error};
+use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
 use crate::keys::OpeningPlan;
-use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Refusal, Rewrap};
+use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Rewrap};
 use crate::principal::Workload;
 use crate::secret::SecretBytes;
 
@@ -91,24 +91,6 @@ impl Vault {
         }
     }
 
-    /// Makes the intent durable. Where the subject's pseudonym cannot be made, the call ends here, and says so in the
-    /// log without it.
-    async fn intend<A: DataAction>(
-        &self,
-        permit: Permit<A>,
-        key: Option<KeyRef>,
-    ) -> Result<Recorded<Permit<A>>, Error> {
-        match self.pseudonym(&permit).await {
-            Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
-            Err(error) => {
-                let decision = Box::new(permit.decision().clone());
-                let reason = "allowed, but the subject's pseudonym could not be made";
-                self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
-                Err(error)
-            }
-        }
-    }
-
     /// Encrypts one value under the active data key of its dataset, or of its subject.
     ///
     /// # Errors
@@ -143,7 +125,7 @@ impl Vault {
         let header = Header::parse(request.envelope).ok();
         let permit = self.permit::<Decrypt>(who, request.target, items).await?;
         let plan = self.plan_opening(&permit, header).await;
-        let recorded = self.intend(permit, key_of(&plan, header)).await?;
+        let recorded = self.intend(permit, key_of(&plan, header)).await.map_err(opaque)?;
         let opened = match plan {
             Ok(plan) => {
                 let open = |key: &crate::envelope::DataKey| key.open(request.context, request.envelope);
@@ -164,7 +146,7 @@ impl Vault {
         let permit = self.permit::<Rewrap>(who, request.target, 1).await?;
         let from = self.plan_opening(&permit, header).await;
         let to = self.keys.plan_sealing(permit.resource()).await;
-        let recorded = self.intend(permit, key_of(&from, header)).await?;
+        let recorded = self.intend(permit, key_of(&from, header)).await.map_err(opaque)?;
         let rewrapped = async {
             let (from, to) = (from?, to?);
             let plaintext =
@@ -207,6 +189,15 @@ impl Vault {
         let requests: Vec<_> = requests.into_iter().collect();
         let items = count(requests.len());
         join_all(requests.into_iter().map(|request| self.decrypt_one_of(who, request, items))).await
+    }
+}
+
+/// What a destroyed tenant's keys refuse, as a call is told that opens: nothing of it opens any more, like nothing of a
+/// tenant that never had the key.
+fn opaque(error: Error) -> Error {
+    match error {
+        Error::FailedPrecondition(_) => Error::Unopenable,
+        other => other,
     }
 }
 

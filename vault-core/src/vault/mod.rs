@@ -76,18 +76,23 @@
 //!
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
+mod approvals;
 mod control;
 mod data;
 mod embedded;
+mod settings;
+mod upkeep;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use settings::LifecycleSettings;
+pub use upkeep::Tended;
 
-use crate::audit::{Anchor, Log, Outcome, Pseudonym, Recorded, SystemEvent};
-use crate::error::Error;
+use crate::audit::{Anchor, KeyRef, Log, Outcome, Pseudonym, Recorded, SystemEvent};
+use crate::error::{Check, Error};
 use crate::id::RequestId;
 use crate::keys::Keyring;
 use crate::policy::{Action, Authorizer, Permit, Refusal};
@@ -124,6 +129,8 @@ pub struct Vault {
     clock: Arc<dyn Clock>,
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
+    lifecycle: LifecycleSettings,
+    due: Mutex<upkeep::DuePlaces>,
 }
 
 impl fmt::Debug for Vault {
@@ -136,7 +143,15 @@ impl Vault {
     /// A vault of these parts.
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
-        Self { authorizer, audit, keys, clock, anchored: Mutex::default() }
+        let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
+        Self { authorizer, audit, keys, clock, anchored: Mutex::default(), lifecycle, due }.with_lifecycle(lifecycle)
+    }
+
+    /// The same vault with other lifetimes.
+    #[must_use]
+    pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
+        self.keys.count_for(lifecycle.data_key_uses.min(LifecycleSettings::MOST_USES));
+        Self { lifecycle, ..self }
     }
 
     /// The audit log: its health, its checkpoints.
@@ -188,7 +203,7 @@ impl Vault {
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonym = match (&resource.tenant, &resource.subject, refusal.check) {
-            (Some(tenant), Some(subject), crate::error::Check::Policy | crate::error::Check::Suspended) => {
+            (Some(tenant), Some(subject), Check::Policy | Check::Suspended) => {
                 self.keys.pseudonym(tenant, subject).await.ok()
             }
             _ => None,
@@ -196,6 +211,20 @@ impl Vault {
         match self.audit.refused(refusal, pseudonym).await {
             Ok(_) => refusal.into(),
             Err(error) => error,
+        }
+    }
+
+    /// Makes the intent durable. Where the subject's pseudonym cannot be made, the call ends here, and says so in the
+    /// log without it.
+    async fn intend<A: Action>(&self, permit: Permit<A>, key: Option<KeyRef>) -> Result<Recorded<Permit<A>>, Error> {
+        match self.pseudonym(&permit).await {
+            Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
+            Err(error) => {
+                let decision = Box::new(permit.decision().clone());
+                let reason = "allowed, but the subject's pseudonym could not be made";
+                self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
+                Err(error)
+            }
         }
     }
 

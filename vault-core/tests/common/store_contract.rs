@@ -37,7 +37,7 @@ pub(crate) use store_contract;
 
 /// A write.
 pub(crate) fn put(table: Table, key: &[u8], expect: Expect, value: &[u8]) -> Write {
-    Write { table, key: key.to_vec(), expect, value: value.to_vec() }
+    Write { table, key: key.to_vec(), expect, value: value.to_vec(), revokes: false }
 }
 
 fn new(key: &[u8], value: &[u8]) -> Write {

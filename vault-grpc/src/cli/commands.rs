@@ -1,12 +1,14 @@
 //! The commands that answer and end.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::process::ExitCode;
 
 use vault_core::Error;
 use vault_core::audit::{LogVerifier, VerifyOptions, verify};
 use vault_core::fs::{Fs, OsFs};
+use vault_core::keys::ReceiptText;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError};
 use vault_grpc::telemetry::{Event, log};
@@ -80,4 +82,44 @@ pub(super) fn audit_verify(dir: &Path, key: &Path) -> ExitCode {
         }
         Err(error) => failed(error),
     }
+}
+
+/// Longest receipt and verifier key, in bytes.
+const MAX_RECEIPT: u64 = 64 * 1024;
+
+pub(super) fn receipt_verify(file: &Path, key: &str) -> ExitCode {
+    let checked = verifier_of(key).and_then(|verifier| {
+        let note = text_of("FILE", file)?;
+        let receipt = ReceiptText::verify(&note, &verifier)?;
+        Ok((receipt, verifier.origin().to_owned()))
+    });
+    match checked {
+        Ok((receipt, origin)) => {
+            print::line(receipt.text().trim_end());
+            print::line(format_args!("in order: signed by {origin}"));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            log(&Event::Failed { what: "verify the receipt", error });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A verifier key, given as its text or as a file that holds it.
+fn verifier_of(key: &str) -> Result<LogVerifier, Error> {
+    match LogVerifier::parse(key) {
+        Ok(verifier) => Ok(verifier),
+        Err(_) => LogVerifier::parse(&text_of("--key", Path::new(key))?),
+    }
+}
+
+fn text_of(field: &'static str, file: &Path) -> Result<String, Error> {
+    let unreadable = |_| Error::invalid(field, "the file cannot be read as text");
+    let mut text = String::new();
+    fs::File::open(file).and_then(|file| file.take(MAX_RECEIPT + 1).read_to_string(&mut text)).map_err(unreadable)?;
+    if text.len() as u64 > MAX_RECEIPT {
+        return Err(Error::invalid(field, "the file is too long"));
+    }
+    Ok(text)
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
 use super::roots::{RawCustody, RawRoot};
 use super::store::RawStore;
@@ -36,6 +37,8 @@ struct Raw {
     limits: RawLimits,
     #[serde(default)]
     cache: RawCache,
+    #[serde(default)]
+    lifecycle: RawLifecycle,
     #[serde(default)]
     logs: RawLogs,
     #[serde(default)]
@@ -173,6 +176,7 @@ impl Reader<'_> {
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
+            lifecycle: self.lifecycle(&raw.lifecycle)?,
             json_logs,
         };
         if config.data.trust_domain == config.control.trust_domain {

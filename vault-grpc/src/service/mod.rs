@@ -1,5 +1,6 @@
 //! The gRPC services: what each plane's listener answers, and who calls.
 
+pub mod approvals;
 pub mod crypto;
 pub mod tenants;
 pub(crate) mod undecodable;
@@ -11,6 +12,7 @@ use tonic::{Request, Status};
 use vault_core::error::Check;
 use vault_core::principal::{Operator, Workload};
 use vault_core::{Error, Vault};
+use vault_proto::v1::approval_service_server::ApprovalServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
 use vault_proto::v1::tenant_service_server::TenantServiceServer;
@@ -33,10 +35,13 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
     let tenants = TenantServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    let datasets = DatasetServiceServer::new(control)
+    let datasets = DatasetServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(tenants).add_service(datasets)
+    let approvals = ApprovalServiceServer::new(control)
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(tenants).add_service(datasets).add_service(approvals)
 }
 
 fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
-use vault_core::id::{DatasetId, Reason, TenantId};
+use vault_core::id::{DatasetId, Reason, Subject, TenantId};
 use vault_core::principal::Operator;
 use vault_core::vault::{ControlCall, new_request_id};
 use vault_core::{Error, Vault};
@@ -18,7 +18,7 @@ use crate::status;
 /// The services.
 #[derive(Debug, Clone)]
 pub struct Control {
-    vault: Arc<Vault>,
+    pub(super) vault: Arc<Vault>,
 }
 
 impl Control {
@@ -28,11 +28,11 @@ impl Control {
     }
 }
 
-fn call<'a>(who: &'a Operator, reason: Option<&'a Reason>) -> Result<ControlCall<'a>, Error> {
+pub(super) fn call<'a>(who: &'a Operator, reason: Option<&'a Reason>) -> Result<ControlCall<'a>, Error> {
     Ok(ControlCall { who, request: new_request_id()?, reason })
 }
 
-fn answer<T>(done: Result<T, Error>) -> Result<Response<T>, Status> {
+pub(super) fn answer<T>(done: Result<T, Error>) -> Result<Response<T>, Status> {
     done.map(Response::new).map_err(|error| status::to_operator(&error))
 }
 
@@ -138,8 +138,8 @@ impl TenantService for Control {
                 None => self.vault.rotate_tenant_key(&call, &tenant, revision).await?,
             };
             Ok(v1::RotateTenantKeyResponse {
-                tenant: Some(convert::tenant(&done.tenant)),
-                rewrapped_data_keys: done.data_keys,
+                tenant: Some(convert::tenant(&done)),
+                rewrapped_data_keys: done.rotation.map_or(0, |rotation| rotation.data_keys),
             })
         };
         answer(done.await)
@@ -158,6 +158,37 @@ impl TenantService for Control {
             let rotated_data_keys =
                 self.vault.rotate_data_keys(&call(&who, Some(&reason))?, &tenant, dataset.as_ref()).await?;
             Ok(v1::RotateDataKeysResponse { rotated_data_keys })
+        };
+        answer(done.await)
+    }
+
+    async fn shred_subject(
+        &self,
+        request: Request<v1::ShredSubjectRequest>,
+    ) -> Result<Response<v1::ShredSubjectResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = TenantId::parse(&request.tenant)?;
+            let subject = Subject::parse(&request.subject)?;
+            let reason = convert::required_reason(&request.reason)?;
+            let asked = self.vault.shred_subject(&call(&who, Some(&reason))?, &tenant, &subject).await?;
+            Ok(v1::ShredSubjectResponse { approval: Some(convert::approval::show(&asked)) })
+        };
+        answer(done.await)
+    }
+
+    async fn shred_tenant(
+        &self,
+        request: Request<v1::ShredTenantRequest>,
+    ) -> Result<Response<v1::ShredTenantResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = TenantId::parse(&request.tenant)?;
+            let reason = convert::required_reason(&request.reason)?;
+            let asked = self.vault.shred_tenant(&call(&who, Some(&reason))?, &tenant).await?;
+            Ok(v1::ShredTenantResponse { approval: Some(convert::approval::show(&asked)) })
         };
         answer(done.await)
     }

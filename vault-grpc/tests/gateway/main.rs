@@ -16,4 +16,5 @@ mod handshake;
 mod metrics;
 mod reload;
 mod roots;
+mod shredding;
 mod support;

@@ -23,6 +23,7 @@ fn the_baseline_loads_and_knows_its_ids() {
             "never-data-of-suspended-tenants",
             "operator-manage",
             "operator-read",
+            "operator-shred",
             "workload-decrypt",
             "workload-encrypt",
             "workload-rewrap"

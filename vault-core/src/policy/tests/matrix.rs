@@ -81,6 +81,7 @@ fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
         let request = ControlRequest {
             tenant: tenant.cloned(),
             dataset: dataset.cloned(),
+            subject: None,
             reason: None,
             custody: None,
             request: RequestId([0; 16]),
@@ -166,6 +167,12 @@ fn table() -> String {
     control_rows::<CreateDataset>(&authorizer, &mut out);
     control_rows::<GetDataset>(&authorizer, &mut out);
     control_rows::<ListDatasets>(&authorizer, &mut out);
+    control_rows::<ShredSubject>(&authorizer, &mut out);
+    control_rows::<ShredTenant>(&authorizer, &mut out);
+    control_rows::<ListApprovals>(&authorizer, &mut out);
+    control_rows::<Approve>(&authorizer, &mut out);
+    control_rows::<Reject>(&authorizer, &mut out);
+    control_rows::<GetApproval>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
@@ -194,7 +201,7 @@ fn no_row_lets_the_wrong_one_through() {
     let (first, second) = table.split_once("## Part 2").unwrap();
     let allowed = |part: &str| part.lines().filter(|l| l.contains(" allow ")).map(str::to_owned).collect::<Vec<_>>();
     let (first, second) = (allowed(first), allowed(second));
-    assert_eq!(first.len(), 6 + 11, "two workloads for each data action; each control action; one on two kinds");
+    assert_eq!(first.len(), 6 + 17, "two workloads for each data action; each control action; one on two kinds");
     for row in first.iter().filter(|row| DATA_ACTIONS.iter().any(|a| row.starts_with(a))) {
         for part in ["own ", "active ", " dataset "] {
             assert!(row.contains(part), "{row}");

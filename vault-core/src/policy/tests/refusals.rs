@@ -44,8 +44,14 @@ fn an_expired_certificate_is_refused_first() {
     let expired = workload.not_after().plus_millis(1_000);
     let refused = why(authorizer.authorize_data::<Decrypt>(&workload, ask("acme"), Some(&facts()), expired));
     assert_eq!(refused, (Check::Identity, "the certificate is not valid now", vec![]));
-    let request =
-        ControlRequest { tenant: None, dataset: None, reason: None, custody: None, request: RequestId([0; 16]) };
+    let request = ControlRequest {
+        tenant: None,
+        dataset: None,
+        subject: None,
+        reason: None,
+        custody: None,
+        request: RequestId([0; 16]),
+    };
     let expired = operator.not_after().plus_millis(1_000);
     let refused = why(authorizer.authorize_control::<ListTenants>(&operator, request, expired));
     assert_eq!(refused.0, Check::Identity);
@@ -98,8 +104,14 @@ fn an_empty_set_denies_everything() {
     let authorizer = Authorizer::new(PolicySet::load(BASELINE_SCHEMA, &[]).unwrap(), registry(REGISTRY));
     let refused = (Check::Policy, "no policy permits", vec![]);
     assert_eq!(why(data::<Encrypt>(&authorizer, BILLING, ask("acme"))), refused);
-    let request =
-        ControlRequest { tenant: None, dataset: None, reason: None, custody: None, request: RequestId([0; 16]) };
+    let request = ControlRequest {
+        tenant: None,
+        dataset: None,
+        subject: None,
+        reason: None,
+        custody: None,
+        request: RequestId([0; 16]),
+    };
     let operator = Operator::for_test(ALICE);
     assert_eq!(why(authorizer.authorize_control::<ListTenants>(&operator, request, NOW)), refused);
 }
@@ -159,6 +171,7 @@ fn control_requests_reach_the_kind_of_resource_they_are_about() {
     let request = |tenant: Option<&str>, dataset: Option<&str>| ControlRequest {
         tenant: tenant.map(|t| TenantId::parse(t).unwrap()),
         dataset: dataset.map(|d| DatasetId::parse(d).unwrap()),
+        subject: None,
         reason: None,
         custody: None,
         request: RequestId([0; 16]),
@@ -186,6 +199,7 @@ fn only_what_makes_a_tenant_key_takes_a_custody() {
     let request = || ControlRequest {
         tenant: Some(TenantId::parse("acme").unwrap()),
         dataset: None,
+        subject: None,
         reason: None,
         custody: Some(crate::custody::Custody::parse("split(local:a,local:b)").unwrap()),
         request: RequestId([0; 16]),

@@ -249,7 +249,7 @@ impl Shared {
             }
             total.advance(&self.sealer, tenant, last, epoch)?;
             sealed.push(seal_tenant(&self.sealer, tenant, epoch, sum)?);
-            keys.push(rows.iter().any(|row| row.stored.write.table == Table::Tenants));
+            keys.push(rows.iter().map(|row| &row.stored.write).any(|row| row.revokes || row.table == Table::Tenants));
         }
         let digest = change.digest();
         total = Total { epoch, chain: link(&total.chain, epoch, &digest), ..total };

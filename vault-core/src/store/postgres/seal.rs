@@ -43,14 +43,15 @@ fn take_lp(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }
 
-/// The parts of a key in `active_keys` before the subject, and the subject, if there is one.
+/// What comes before the subject in a key that names one, and the subject, if there is one.
 fn subject_in(table: Table, key: &[u8]) -> Option<(&[u8], &[u8])> {
-    if table != Table::ActiveKeys {
-        return None;
-    }
-    let mut zeros = key.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at);
-    let (_, second) = (zeros.next()?, zeros.next()?);
-    key.split_at_checked(second + 1).filter(|(_, subject)| !subject.is_empty())
+    let parts_before = match table {
+        Table::ActiveKeys => 2,
+        Table::Subjects => 1,
+        _ => return None,
+    };
+    let last = key.iter().enumerate().filter(|(_, byte)| **byte == 0).nth(parts_before - 1)?.0;
+    key.split_at_checked(last + 1).filter(|(_, subject)| !subject.is_empty())
 }
 
 impl Sealer {
@@ -214,6 +215,7 @@ mod tests {
             (Table::ActiveKeys, &b"acme\0orders\0"[..]),
             (Table::ActiveKeys, b"acme\0orders"),
             (Table::DataKeys, b"acme\0\0id with zeros"),
+            (Table::Subjects, b"acme\0"),
         ] {
             assert_eq!(stored(table, key), key);
         }

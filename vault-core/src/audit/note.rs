@@ -1,0 +1,47 @@
+//! Signed notes (C2SP signed-note): a text, an empty line, and signature lines.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::signer::{LogSigner, LogVerifier};
+use crate::error::Error;
+
+/// Longest note in bytes: room for 16 signatures, which signed-note demands, and more.
+pub(super) const MAX_NOTE: usize = 64 * 1024;
+
+/// A text with the signature of a key behind it. The text ends with a newline.
+pub(super) fn sign(text: &str, signer: &LogSigner) -> Result<String, Error> {
+    let mut signature = signer.verifier().key_id().to_vec();
+    signature.extend_from_slice(&signer.sign(text.as_bytes())?);
+    Ok(format!("{text}\n\u{2014} {} {}\n", signer.verifier().origin(), STANDARD.encode(signature)))
+}
+
+/// Checks the signature of a key on a note and gives its text. Signatures of other keys (witnesses) are passed over.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn verify<'a>(note: &'a str, verifier: &LogVerifier) -> Result<&'a str, &'static str> {
+    if note.len() > MAX_NOTE || note.bytes().any(|b| b < 0x20 && b != b'\n') {
+        return Err("not a signed note");
+    }
+    let split = note.rfind("\n\n").ok_or("not a signed note: no empty line")?;
+    let (text, signatures) = note.split_at(split + 1);
+    let signatures = signatures.strip_prefix('\n').unwrap_or_default();
+    let signatures = signatures.strip_suffix('\n').ok_or("the last line is not ended")?;
+    let mut signed = false;
+    for line in signatures.split('\n') {
+        let (name, blob) = line
+            .strip_prefix("\u{2014} ")
+            .and_then(|rest| rest.split_once(' '))
+            .ok_or("a signature line is malformed")?;
+        let blob = STANDARD.decode(blob).map_err(|_| "a signature is not base64")?;
+        let (id, signature) = blob.split_first_chunk::<4>().ok_or("a signature is too short")?;
+        if name == verifier.origin() && *id == verifier.key_id() {
+            if !verifier.verify(text.as_bytes(), signature) {
+                return Err("the log's signature does not verify");
+            }
+            signed = true;
+        }
+    }
+    if signed { Ok(text) } else { Err("not signed by the log's key") }
+}

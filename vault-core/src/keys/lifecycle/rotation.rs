@@ -1,0 +1,256 @@
+//! A new version of the tenant key, and the data keys under it, in bounded steps.
+//!
+//! One commit makes the new version active, the old one decrypt-only, and writes down that a rotation runs. Each step
+//! then rewraps up to [`STEP`] data keys and writes down how far it got, in one commit. Passes over the tenant's data keys
+//! follow one another until a whole one finds none under another version: a data key that was being made when the
+//! rotation began is found by the next pass, and rewrapped by its maker besides. Whoever comes next goes on, after a
+//! crash too; ciphertexts open all the while, since a row names the version it is under.
+
+use super::tenants::Tenant;
+use super::{RETRIES, STEP, at_revision, tenant_of};
+use crate::audit::Recorded;
+use crate::error::Error;
+use crate::id::{KeyVersion, TenantId};
+use crate::keys::keyring::{Keyring, PSEUDONYMS, in_time};
+use crate::keys::rows::{self, DataKeyRow, KeyState, SideKeyRow, TenantKeyRow, TenantState};
+use crate::keys::work::{Cursor, RotationRow, Work};
+use crate::policy::{Permit, RotateTenantKey};
+use crate::store::{Expect, Scanned, Table, Write};
+use crate::time::Timestamp;
+
+/// A rotation of the tenant key, running or done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotation {
+    /// The version that was active before.
+    pub from: KeyVersion,
+    /// The version that it made active.
+    pub to: KeyVersion,
+    /// How many passes over the tenant's data keys were begun. The last one finds nothing left to do.
+    pub pass: u32,
+    /// Data keys that this pass has seen so far.
+    pub seen: u64,
+    /// Data keys rewrapped so far, in all passes.
+    pub data_keys: u64,
+    /// When it began.
+    pub started: Timestamp,
+    /// When it got on last.
+    pub updated: Timestamp,
+    /// When it was found that no data key is left under another version; `None` while it runs.
+    pub finished: Option<Timestamp>,
+}
+
+impl From<&RotationRow> for Rotation {
+    fn from(row: &RotationRow) -> Self {
+        Self {
+            from: KeyVersion(row.from),
+            to: KeyVersion(row.to),
+            pass: row.pass,
+            seen: row.seen,
+            data_keys: row.rewrapped,
+            started: Timestamp(row.started),
+            updated: Timestamp(row.updated),
+            finished: row.finished.map(Timestamp),
+        }
+    }
+}
+
+/// What one step of something under way came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Turn<T> {
+    /// There is more to do.
+    More,
+    /// All is done but to write so down, once the audit log has it.
+    Ready(T),
+    /// Nothing is under way.
+    Idle,
+}
+
+impl Keyring {
+    /// Begins a rotation of the tenant key, or finds the one that runs: two never mix. Returns the tenant under its new
+    /// version; the steps are still to come.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::Conflict`] if the tenant changed meanwhile; [`Error::FailedPrecondition`] if the
+    /// tenant is destroyed, or one runs that goes to another custody; [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn begin_rotation(
+        &self,
+        recorded: &Recorded<Permit<RotateTenantKey>>,
+        revision: Option<u64>,
+    ) -> Result<Tenant, Error> {
+        in_time(recorded, &*self.parts.clock)?;
+        let tenant = tenant_of(recorded)?;
+        let (row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        at_revision(&stored, revision)?;
+        if row.state == TenantState::Destroyed {
+            return Err(DESTROYED);
+        }
+        let work = self.work(tenant).await?;
+        let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
+        // One that makes no new version only looks whether anything is left under an old one: a new rotation does, too.
+        if work.row.running().is_some_and(|rotation| rotation.from != rotation.to) {
+            let asked = recorded.permit().decision().custody.as_ref();
+            if asked.is_some_and(|custody| *custody != old.wrapping.custody()) {
+                return Err(Error::FailedPrecondition(
+                    "a rotation to another custody is under way; call again without one until it is finished",
+                ));
+            }
+        } else {
+            let custody = self.custody_of_next(recorded, &old)?;
+            let writes = self.new_version(tenant, custody, work).await?;
+            self.parts.store.commit(writes).await?;
+        }
+        self.view_tenant(tenant).await
+    }
+
+    /// The writes that begin a rotation.
+    pub(in crate::keys) async fn new_version(
+        &self,
+        tenant: &TenantId,
+        custody: crate::kms::Custody,
+        mut work: Work,
+    ) -> Result<Vec<Write>, Error> {
+        let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        let from = KeyVersion(row.key_version);
+        let to = from.next().ok_or(Error::FailedPrecondition("the tenant key has no further version"))?;
+        let (mut old, old_version) = self.active_version(tenant, from).await?;
+        let now = self.parts.clock.now().0;
+        let (_, new) = self.new_tenant_key(tenant, to, custody).await?;
+        row.key_version = to.0;
+        row.updated = now;
+        old.state = KeyState::DecryptOnly;
+        work.row.rotation = Some(RotationRow::begun(from.0, to.0, now));
+        Ok(vec![
+            rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Version(stored.version), &row)?,
+            rows::write(Table::TenantKeys, rows::tenant_key_key(tenant, to), Expect::Absent, &new)?,
+            rows::write(Table::TenantKeys, rows::tenant_key_key(tenant, from), Expect::Version(old_version), &old)?,
+            work.write(tenant)?,
+        ])
+    }
+
+    /// The row of a tenant's active key version, and its store version.
+    pub(in crate::keys) async fn active_version(
+        &self,
+        tenant: &TenantId,
+        version: KeyVersion,
+    ) -> Result<(TenantKeyRow, u64), Error> {
+        let key = rows::tenant_key_key(tenant, version);
+        let (row, stored) = self
+            .row::<TenantKeyRow>(Table::TenantKeys, &key)
+            .await?
+            .ok_or_else(|| Error::corrupt("store", "table tenant_keys: a tenant's active version has no row"))?;
+        Ok((row, stored.version))
+    }
+
+    /// Carries out one step of the rotation that runs for a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if other writers came between again and again; [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn rotation_turn(&self, tenant: &TenantId) -> Result<Turn<Rotation>, Error> {
+        for _ in 0..RETRIES {
+            let mut work = self.work(tenant).await?;
+            let Some(rotation) = work.row.rotation.as_mut().filter(|rotation| rotation.finished.is_none()) else {
+                return Ok(Turn::Idle);
+            };
+            let to = KeyVersion(rotation.to);
+            let prefix = rows::of_tenant(tenant);
+            let after = rotation.after.as_ref().map(|cursor| cursor.0.as_slice());
+            let found = self.parts.store.scan(Table::DataKeys, &prefix, after, STEP).await?;
+            let mut writes = self.rewrapped(tenant, to, &found).await?;
+            match found.last() {
+                None if rotation.in_pass == 0 => match self.rewrapped_side_key(tenant, to).await? {
+                    None => return Ok(Turn::Ready(Rotation::from(&*rotation))),
+                    Some(write) => writes.push(write),
+                },
+                None => {
+                    rotation.after = None;
+                    rotation.pass += 1;
+                    rotation.in_pass = 0;
+                    rotation.seen = 0;
+                }
+                Some(last) => {
+                    rotation.after = Some(Cursor(last.key.clone()));
+                    rotation.in_pass += writes.len() as u64;
+                    rotation.rewrapped += writes.len() as u64;
+                    rotation.seen += found.len() as u64;
+                }
+            }
+            rotation.updated = self.parts.clock.now().0;
+            writes.push(work.write(tenant)?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) => return Ok(Turn::More),
+                // A key changed under this step, or another carried the step out: read again.
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict("tenant"))
+    }
+
+    /// Writes down that a rotation is finished, after a pass that found nothing left to do.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn end_rotation(&self, tenant: &TenantId, done: &Rotation) -> Result<(), Error> {
+        let mut work = self.work(tenant).await?;
+        let same = |rotation: &&mut RotationRow| rotation.finished.is_none() && rotation.to == done.to.0;
+        let Some(rotation) = work.row.rotation.as_mut().filter(same) else { return Ok(()) };
+        let now = self.parts.clock.now().0;
+        rotation.after = None;
+        rotation.updated = now;
+        rotation.finished = Some(now);
+        match self.parts.store.commit(vec![work.write(tenant)?]).await {
+            // Another wrote it down.
+            Ok(()) | Err(Error::Conflict(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The writes that put some data keys under a version of the tenant key: those that are not there yet.
+    async fn rewrapped(&self, tenant: &TenantId, under: KeyVersion, found: &[Scanned]) -> Result<Vec<Write>, Error> {
+        let mut writes = Vec::with_capacity(found.len() + 1);
+        for scanned in found {
+            let row: DataKeyRow = rows::decode(Table::DataKeys, &scanned.row)?;
+            if row.state != KeyState::Destroyed && row.tenant_key_version != under.0 {
+                let expect = Expect::Version(scanned.row.version);
+                writes.push(self.rewrap_row(tenant, under, &scanned.key, expect, row).await?);
+            }
+        }
+        Ok(writes)
+    }
+
+    /// The write that puts one data key under a version of the tenant key.
+    pub(in crate::keys) async fn rewrap_row(
+        &self,
+        tenant: &TenantId,
+        under: KeyVersion,
+        key: &[u8],
+        expect: Expect,
+        mut row: DataKeyRow,
+    ) -> Result<Write, Error> {
+        let id = rows::key_id_from(key)?;
+        let scope = rows::scope_of_row(tenant, &row)?;
+        let raw = self.unwrap_row(&scope, id, &row).await?;
+        let version = KeyVersion(row.version);
+        row.wrapped =
+            self.with_wrapping_key(tenant, under, |wrapping| wrapping.wrap(&scope, id, version, &raw)).await?;
+        row.tenant_key_version = under.0;
+        rows::write(Table::DataKeys, key.to_vec(), expect, &row)
+    }
+
+    /// The write that puts the tenant's side key under a version of the tenant key; `None` if it is there.
+    async fn rewrapped_side_key(&self, tenant: &TenantId, under: KeyVersion) -> Result<Option<Write>, Error> {
+        let key = rows::side_key(tenant, PSEUDONYMS);
+        let Some((mut row, stored)) = self.row::<SideKeyRow>(Table::SideKeys, &key).await? else { return Ok(None) };
+        if row.tenant_key_version == under.0 {
+            return Ok(None);
+        }
+        let old = KeyVersion(row.tenant_key_version);
+        let raw =
+            self.with_wrapping_key(tenant, old, |wrapping| wrapping.unwrap_side(PSEUDONYMS, &row.wrapped)).await?;
+        row.wrapped = self.with_wrapping_key(tenant, under, |wrapping| wrapping.wrap_side(PSEUDONYMS, &raw)).await?;
+        row.tenant_key_version = under.0;
+        rows::write(Table::SideKeys, key, Expect::Version(stored.version), &row).map(Some)
+    }
+}
+
+pub(in crate::keys) const DESTROYED: Error = Error::FailedPrecondition("the tenant is destroyed");

@@ -1,0 +1,371 @@
+//! Destroying the data keys of a subject, or all keys of a tenant, and then the tenant key versions above them.
+//!
+//! One commit decides: it closes the approval, writes the tombstone of the subject or tenant, and writes down that the
+//! shred runs. Before it nothing has happened; after it nothing can stop it: no key is made for the subject or tenant any
+//! more, and whoever comes next, after a crash too, carries the steps out. Each step puts tombstones in the place of up
+//! to [`STEP`] wrapped keys and writes down how far it got, in one commit, then wipes those keys from memory. Rows are
+//! never deleted.
+
+use ring::digest;
+
+use super::approval::{Ordered, kept};
+use super::keyring::{DataKeyName, Keyring, PSEUDONYMS};
+use super::lifecycle::{DESTROYED, Turn};
+use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, SubjectRow, TenantKeyRow, TenantState};
+use super::work::{Cursor, DestructionRow, ListedKey, RotationRow, ShredRow, Work};
+use crate::audit::Pseudonym;
+use crate::envelope::Scope;
+use crate::error::Error;
+use crate::id::{ApprovalId, KeyId, KeyVersion, Subject, TenantId};
+use crate::store::{Expect, Table, Write};
+use crate::time::Timestamp;
+
+/// Rows of one step.
+const STEP: usize = 256;
+/// How often a step starts over when another writer comes between.
+const RETRIES: usize = 16;
+/// Data keys that a receipt names one by one; the others are in its digest.
+pub(super) const LISTED: usize = 200;
+/// Versions of a tenant key that one commit can destroy.
+const MOST_VERSIONS: usize = 4000;
+
+pub(super) const SHREDDED: Error = Error::FailedPrecondition("the subject is shredded");
+pub(crate) const BUSY: Error = Error::FailedPrecondition("another shred of this tenant is under way");
+
+/// A shred whose steps are all done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shredded {
+    pub approval: ApprovalId,
+    pub pseudonym: Option<Pseudonym>,
+    /// The tenant key version that was active, and whether it is gone or when it will be.
+    pub under: KeyVersion,
+    pub due: Option<Timestamp>,
+    pub keys: u64,
+    pub listed: Vec<(KeyId, KeyVersion)>,
+    pub digest: [u8; 32],
+    pub decided: Timestamp,
+}
+
+/// Versions of a tenant key that are ripe for destruction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Destruction {
+    /// This one and all before it.
+    pub version: KeyVersion,
+}
+
+impl Keyring {
+    /// Whether there is something to shred.
+    pub(super) async fn can_be_shredded(&self, ordered: &Ordered) -> Result<(), Error> {
+        let (tenant, _) = self.tenant_row(ordered.tenant()).await?.ok_or(Error::NotFound("tenant"))?;
+        if tenant.state == TenantState::Destroyed {
+            return Err(DESTROYED);
+        }
+        if let Some(subject) = ordered.subject() {
+            self.subject_write(ordered.tenant(), subject, KeyState::Active).await?;
+        }
+        Ok(())
+    }
+
+    /// The write of a subject's row, unless it is shredded.
+    async fn subject_write(&self, tenant: &TenantId, subject: &Subject, state: KeyState) -> Result<Write, Error> {
+        let key = rows::subject_key(tenant, subject);
+        let now = self.parts.clock.now().0;
+        let (row, expect) = match self.row::<SubjectRow>(Table::Subjects, &key).await? {
+            Some((row, _)) if row.state == KeyState::Destroyed => return Err(SHREDDED),
+            Some((row, stored)) if row.state == state => (row, Expect::Version(stored.version)),
+            Some((_, stored)) => (SubjectRow { state, since: now }, Expect::Version(stored.version)),
+            None => (SubjectRow { state, since: now }, Expect::Absent),
+        };
+        rows::write(Table::Subjects, key, expect, &row)
+    }
+
+    /// What has to be written with a new data key of a scope, so that it and a shred of its subject exclude each other.
+    pub(super) async fn unless_shredded(&self, scope: &Scope) -> Result<Option<Write>, Error> {
+        match &scope.subject {
+            Some(subject) => self.subject_write(&scope.tenant, subject, KeyState::Active).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Begins a shred, with the write that closes its approval. The keys that it makes useless at once are wiped from
+    /// memory when this returns.
+    ///
+    /// # Errors
+    /// [`BUSY`] if one runs; [`Error::Conflict`] if another writer came between; what [`Self::can_be_shredded`] answers.
+    pub(crate) async fn begin_shred(
+        &self,
+        ordered: &Ordered,
+        (approval, approved): (ApprovalId, Write),
+        destroy_after_millis: u64,
+    ) -> Result<(), Error> {
+        let tenant = ordered.tenant();
+        let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        if row.state == TenantState::Destroyed {
+            return Err(DESTROYED);
+        }
+        let mut work = self.work(tenant).await?;
+        if work.row.shredding().is_some() {
+            return Err(BUSY);
+        }
+        let now = self.parts.clock.now().0;
+        let under = row.key_version;
+        let mut writes = vec![approved];
+        let mut pseudonym = None;
+        match ordered.subject() {
+            Some(subject) => {
+                pseudonym = Some(kept(&self.pseudonym(tenant, subject).await?.0));
+                writes.push(self.subject_write(tenant, subject, KeyState::Destroyed).await?);
+                if work.row.destructions.iter().all(|other| other.version < under) {
+                    let due = now.saturating_add(destroy_after_millis);
+                    work.row.destructions.push(DestructionRow { version: under, due });
+                }
+            }
+            None => {
+                row.state = TenantState::Destroyed;
+                row.updated = now;
+                let expect = Expect::Version(stored.version);
+                writes.push(rows::write(Table::Tenants, rows::tenant_key(tenant), expect, &row)?);
+                writes.extend(self.tenant_keys_gone(tenant, KeyVersion(u32::MAX), MOST_VERSIONS).await?.0);
+                writes.extend(self.side_key_gone(tenant).await?);
+                work.row.destructions.clear();
+                if let Some(rotation) = work.row.rotation.as_mut().filter(|rotation| rotation.finished.is_none()) {
+                    rotation.finished = Some(now);
+                }
+            }
+        }
+        work.row.shred = Some(ShredRow {
+            approval,
+            subject: ordered.subject().map(|subject| subject.as_str().to_owned()),
+            pseudonym,
+            under,
+            after: None,
+            keys: 0,
+            listed: Vec::new(),
+            digest: kept(&[0; 32]),
+            started: now,
+            updated: now,
+            finished: None,
+        });
+        writes.push(work.write(tenant)?);
+        self.parts.store.commit(writes).await?;
+        self.evict_tenant(tenant);
+        Ok(())
+    }
+
+    /// Tombstones for the tenant key versions up to one, and whether more are left than fit.
+    async fn tenant_keys_gone(
+        &self,
+        tenant: &TenantId,
+        up_to: KeyVersion,
+        most: usize,
+    ) -> Result<(Vec<Write>, bool), Error> {
+        let prefix = rows::of_tenant(tenant);
+        let mut after: Option<Vec<u8>> = None;
+        let mut writes = Vec::new();
+        loop {
+            let found = self.parts.store.scan(Table::TenantKeys, &prefix, after.as_deref(), STEP).await?;
+            let Some(last) = found.last() else { return Ok((writes, false)) };
+            after = Some(last.key.clone());
+            for scanned in &found {
+                let version = scanned.key.last_chunk().map(|version| u32::from_be_bytes(*version));
+                let row: TenantKeyRow = rows::decode(Table::TenantKeys, &scanned.row)?;
+                if row.state == KeyState::Destroyed || version.is_none_or(|version| version > up_to.0) {
+                    continue;
+                }
+                if writes.len() == most {
+                    return Ok((writes, true));
+                }
+                let expect = Expect::Version(scanned.row.version);
+                writes.push(rows::write(Table::TenantKeys, scanned.key.clone(), expect, &row.tombstone())?);
+            }
+        }
+    }
+
+    async fn side_key_gone(&self, tenant: &TenantId) -> Result<Option<Write>, Error> {
+        let key = rows::side_key(tenant, PSEUDONYMS);
+        let Some((row, stored)) = self.row::<SideKeyRow>(Table::SideKeys, &key).await? else { return Ok(None) };
+        rows::write(Table::SideKeys, key, Expect::Version(stored.version), &row.tombstone()).map(Some)
+    }
+
+    /// Carries out one step of the shred that runs for a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if other writers came between again and again; [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn shred_turn(&self, tenant: &TenantId) -> Result<Turn<Shredded>, Error> {
+        for _ in 0..RETRIES {
+            let mut work = self.work(tenant).await?;
+            let due = work.row.destructions.iter().map(|destruction| Timestamp(destruction.due)).next_back();
+            let Some(shred) = work.row.shred.as_mut().filter(|shred| shred.finished.is_none()) else {
+                return Ok(Turn::Idle);
+            };
+            let after = shred.after.as_ref().map(|cursor| cursor.0.as_slice());
+            let found = self.parts.store.scan(Table::DataKeys, &rows::of_tenant(tenant), after, STEP).await?;
+            let Some(last) = found.last() else {
+                if shred.subject.is_none() {
+                    // Those that did not fit into the first commit.
+                    let (mut writes, _) = self.tenant_keys_gone(tenant, KeyVersion(u32::MAX), STEP).await?;
+                    if !writes.is_empty() {
+                        writes.push(work.write(tenant)?);
+                        return self.turned(writes).await;
+                    }
+                }
+                // Once more: a call that had begun before may have loaded a key since.
+                self.evict_tenant(tenant);
+                return shredded(shred, due).map(Turn::Ready);
+            };
+            shred.after = Some(Cursor(last.key.clone()));
+            shred.updated = self.parts.clock.now().0;
+            let mut writes = Vec::new();
+            let mut gone = Vec::new();
+            for scanned in &found {
+                let row: DataKeyRow = rows::decode(Table::DataKeys, &scanned.row)?;
+                let meant = shred.subject.is_none() || row.subject == shred.subject;
+                if row.state == KeyState::Destroyed || !meant {
+                    continue;
+                }
+                let id = rows::key_id_from(&scanned.key)?;
+                note(shred, id, row.version);
+                let expect = Expect::Version(scanned.row.version);
+                writes.push(rows::write(Table::DataKeys, scanned.key.clone(), expect, &row.tombstone())?);
+                gone.push(DataKeyName(tenant.clone(), id));
+            }
+            writes.push(work.write(tenant)?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) => {
+                    gone.iter().for_each(|name| self.data_keys.evict(name));
+                    return Ok(Turn::More);
+                }
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict("tenant"))
+    }
+
+    /// Closes a shred with its receipt. False if another did.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn end_shred(&self, tenant: &TenantId, done: &Shredded, receipt: &str) -> Result<bool, Error> {
+        for _ in 0..RETRIES {
+            let mut work = self.work(tenant).await?;
+            let same = |shred: &&mut ShredRow| shred.finished.is_none() && shred.approval == done.approval;
+            let Some(shred) = work.row.shred.as_mut().filter(same) else { return Ok(false) };
+            let now = self.parts.clock.now().0;
+            shred.updated = now;
+            shred.finished = Some(now);
+            shred.subject = None;
+            let Some(closing) = self.executed(tenant, done.approval, receipt).await? else { return Ok(false) };
+            let mut writes = Vec::from(closing);
+            writes.push(work.write(tenant)?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) => return Ok(true),
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Conflict("tenant"))
+    }
+
+    /// Carries on what leads to the destruction of tenant key versions: rotates away from them, and when they are due
+    /// looks through all data keys once more, so that none is lost with them.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`]; [`Error::FailedPrecondition`] if the tenant's custody names a root key
+    /// that this vault is not given.
+    pub(crate) async fn destruction_turn(&self, tenant: &TenantId) -> Result<Turn<Destruction>, Error> {
+        let mut work = self.work(tenant).await?;
+        let Some(destruction) = work.row.destructions.first().cloned() else { return Ok(Turn::Idle) };
+        if work.row.running().is_some() || work.row.shredding().is_some() {
+            return Ok(Turn::Idle);
+        }
+        let (row, _) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        let now = self.parts.clock.now().0;
+        if row.key_version <= destruction.version {
+            let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
+            let custody = old.wrapping.custody();
+            self.parts.roots.check(&custody)?;
+            let writes = self.new_version(tenant, custody, work).await?;
+            return self.turned(writes).await;
+        }
+        if now < destruction.due {
+            return Ok(Turn::Idle);
+        }
+        let searched = |rotation: &RotationRow| {
+            rotation.finished.is_some() && rotation.started >= destruction.due && rotation.to > destruction.version
+        };
+        if work.row.rotation.as_ref().is_some_and(searched) {
+            return Ok(Turn::Ready(Destruction { version: KeyVersion(destruction.version) }));
+        }
+        work.row.rotation = Some(RotationRow::begun(row.key_version, row.key_version, now));
+        let writes = vec![work.write(tenant)?];
+        self.turned(writes).await
+    }
+
+    async fn turned<T>(&self, writes: Vec<Write>) -> Result<Turn<T>, Error> {
+        match self.parts.store.commit(writes).await {
+            // Another was faster.
+            Ok(()) | Err(Error::Conflict(_)) => Ok(Turn::More),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Destroys the tenant key versions of a destruction that is ripe, and takes it off the list.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn end_destruction(&self, tenant: &TenantId, ripe: &Destruction) -> Result<(), Error> {
+        loop {
+            let mut work: Work = self.work(tenant).await?;
+            if work.row.destructions.first().is_none_or(|first| first.version != ripe.version.0) {
+                return Ok(());
+            }
+            let (mut writes, more) = self.tenant_keys_gone(tenant, ripe.version, STEP).await?;
+            if !more {
+                work.row.destructions.remove(0);
+            }
+            writes.push(work.write(tenant)?);
+            match self.parts.store.commit(writes).await {
+                Ok(()) if more => continue,
+                Ok(()) => {}
+                // Another does the same; it is looked at again the next time.
+                Err(Error::Conflict(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            self.evict_tenant(tenant);
+            return Ok(());
+        }
+    }
+}
+
+/// Adds a data key to what a shred destroyed: SHA-256(digest so far ‖ key id ‖ u32 version), from 32 zero bytes.
+fn note(shred: &mut ShredRow, id: KeyId, version: u32) {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(&shred.digest.0);
+    context.update(&id.0);
+    context.update(&version.to_be_bytes());
+    shred.digest = kept(context.finish().as_ref());
+    shred.keys += 1;
+    if shred.listed.len() < LISTED {
+        shred.listed.push(ListedKey { id: kept(&id.0), version });
+    }
+}
+
+fn shredded(shred: &ShredRow, due: Option<Timestamp>) -> Result<Shredded, Error> {
+    let damaged = || Error::corrupt("store", "table work: a shred is not as it was written");
+    let listed = |key: &ListedKey| {
+        let id = key.id.0.as_slice().try_into().map_err(|_| damaged())?;
+        Ok((KeyId(id), KeyVersion(key.version)))
+    };
+    let pseudonym = shred.pseudonym.as_ref().map(|kept| kept.0.as_slice().try_into().map(Pseudonym));
+    Ok(Shredded {
+        approval: shred.approval,
+        pseudonym: pseudonym.transpose().map_err(|_| damaged())?,
+        under: KeyVersion(shred.under),
+        due: due.filter(|_| shred.subject.is_some()),
+        keys: shred.keys,
+        listed: shred.listed.iter().map(listed).collect::<Result<_, Error>>()?,
+        digest: shred.digest.0.as_slice().try_into().map_err(|_| damaged())?,
+        decided: Timestamp(shred.started),
+    })
+}

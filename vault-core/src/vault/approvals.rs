@@ -1,0 +1,182 @@
+//! What takes two operators: shredding. One asks, another one approves, and that carries it out.
+
+use super::control::{About, Ask, ControlCall};
+use super::{LifecycleSettings, Vault};
+use crate::audit::{Recorded, SystemEvent};
+use crate::error::Error;
+use crate::id::{ApprovalId, Subject, TenantId};
+use crate::keys::receipt::{self, Evicted, ReceiptText};
+use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Seen, Shredded, Turn};
+use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
+
+impl Vault {
+    /// Asks for the destruction of all data keys of a subject of a tenant. Nothing happens until another operator
+    /// approves it.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::NotFound`] for an unknown tenant; [`Error::FailedPrecondition`] if tenant or subject is
+    /// shredded already; [`Error::Invalid`] naming `reason` if the call has none; [`Error::Unavailable`].
+    pub async fn shred_subject(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        subject: &Subject,
+    ) -> Result<Approval, Error> {
+        self.ask_for::<ShredSubject>(call, &Ordered::ShredSubject(tenant.clone(), subject.clone())).await
+    }
+
+    /// Asks for the destruction of all keys of a tenant. Nothing happens until another operator approves it.
+    ///
+    /// # Errors
+    /// As [`Self::shred_subject`].
+    pub async fn shred_tenant(&self, call: &ControlCall<'_>, tenant: &TenantId) -> Result<Approval, Error> {
+        self.ask_for::<ShredTenant>(call, &Ordered::ShredTenant(tenant.clone())).await
+    }
+
+    async fn ask_for<A: ControlAction>(&self, call: &ControlCall<'_>, ordered: &Ordered) -> Result<Approval, Error> {
+        let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
+        let ask = Ask { tenant: Some(ordered.tenant()), subject: ordered.subject(), ..Ask::default() };
+        self.operate_about::<A, _>(call, ask, async |recorded| {
+            let new = NewApproval {
+                ordered,
+                reason,
+                requester: &recorded.permit().decision().principal,
+                lifetime_millis: self.lifecycle.approval_millis,
+            };
+            let asked = self.keys.ask_approval(new).await?;
+            let about = About { detail: "asked for", approval: Some((asked.id, asked.request_sha256)) };
+            Ok((asked, about))
+        })
+        .await
+    }
+
+    /// Lists up to `limit` approvals after one, oldest first, whatever became of them; without their receipts.
+    ///
+    /// # Errors
+    /// [`Error::Denied`], [`Error::Unavailable`].
+    pub async fn list_approvals(
+        &self,
+        call: &ControlCall<'_>,
+        after: Option<ApprovalId>,
+        limit: usize,
+    ) -> Result<Vec<Approval>, Error> {
+        let list = async |_: &Recorded<Permit<ListApprovals>>| {
+            Ok((self.keys.approvals(after, limit).await?, About::executed()))
+        };
+        self.operate_about(call, Ask::default(), list).await
+    }
+
+    /// Reads an approval, with the erasure receipt once it is carried out.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::NotFound`] if the tenant has no such approval; [`Error::Unavailable`].
+    pub async fn get_approval(
+        &self,
+        call: &ControlCall<'_>,
+        tenant: &TenantId,
+        id: ApprovalId,
+    ) -> Result<Approval, Error> {
+        let ask = Ask { tenant: Some(tenant), ..Ask::default() };
+        let get =
+            async |_: &Recorded<Permit<GetApproval>>| Ok((self.keys.approval(tenant, id).await?, About::executed()));
+        self.operate_about(call, ask, get).await
+    }
+
+    /// Rejects what is pending, for ever. The one who asked may, too.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::FailedPrecondition`] if it was decided or has expired;
+    /// [`Error::Unavailable`].
+    pub async fn reject(&self, call: &ControlCall<'_>, tenant: &TenantId, id: ApprovalId) -> Result<Approval, Error> {
+        let ask = Ask { tenant: Some(tenant), ..Ask::default() };
+        self.operate_about(call, ask, async |recorded: &Recorded<Permit<Reject>>| {
+            let who = &recorded.permit().decision().principal;
+            let (write, _, request) = self.keys.decide((tenant, id), None, who, ApprovalState::Rejected).await?;
+            self.keys.commit_decision(write).await?;
+            let about = About { detail: "rejected", approval: Some((id, request)) };
+            Ok((self.keys.approval(tenant, id).await?, about))
+        })
+        .await
+    }
+
+    /// Approves what another operator asked for, if it is what `seen` says, and carries it out. The answer's state is
+    /// [`ApprovalState::Executed`], with the receipt; or [`ApprovalState::Approved`] if the call's permit ran out first:
+    /// then [`Vault::tend`] goes on, and [`Self::get_approval`] gives the receipt later.
+    ///
+    /// # Errors
+    /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256` or `subject`;
+    /// [`Error::FailedPrecondition`] if the caller asked for it, it was decided, has expired, or can no longer be done; [`Error::Unavailable`].
+    pub async fn approve(
+        &self,
+        call: &ControlCall<'_>,
+        (tenant, id): (&TenantId, ApprovalId),
+        seen: Seen<'_>,
+    ) -> Result<Approval, Error> {
+        let ask = Ask { tenant: Some(tenant), subject: seen.subject, ..Ask::default() };
+        self.operate_about(call, ask, async |recorded: &Recorded<Permit<Approve>>| {
+            let who = &recorded.permit().decision().principal;
+            let in_time = || self.clock.now() < recorded.permit().valid_until();
+            let delay = self.lifecycle.destroy_after_millis.max(LifecycleSettings::SHORTEST_DESTRUCTION);
+            let request = loop {
+                if !in_time() {
+                    return Err(BUSY);
+                }
+                let (write, ordered, request) =
+                    self.keys.decide((tenant, id), Some(seen), who, ApprovalState::Approved).await?;
+                match self.keys.begin_shred(&ordered, (id, write), delay).await {
+                    Ok(()) => break request,
+                    // The one before first, then this one.
+                    Err(error) if error == BUSY => {
+                        let _: Turn<()> = self.shred_turn(tenant).await?;
+                    }
+                    // Read again: the tenant may be another by now, or this approval decided.
+                    Err(Error::Conflict(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            };
+            while in_time() {
+                match self.shred_turn(tenant).await? {
+                    Turn::More => {}
+                    Turn::Ready(()) | Turn::Idle => break,
+                }
+            }
+            let about = About { detail: "approved", approval: Some((id, request)) };
+            Ok((self.keys.approval(tenant, id).await?, about))
+        })
+        .await
+    }
+
+    /// One step of a shred; its end is in the audit log before its receipt is signed and written down.
+    pub(super) async fn shred_turn(&self, tenant: &TenantId) -> Result<Turn<()>, Error> {
+        Ok(match self.keys.shred_turn(tenant).await? {
+            Turn::More => Turn::More,
+            Turn::Idle => Turn::Idle,
+            Turn::Ready(done) => {
+                let event =
+                    SystemEvent::Shredded { approval: done.approval, data_keys: done.keys, version: done.under };
+                let entry = self.audit.system_of(tenant, event).await?;
+                let receipt = self.audit.sign_note(&self.receipt(tenant, &done, entry.index).text())?;
+                self.keys.end_shred(tenant, &done, &receipt).await?;
+                Turn::Ready(())
+            }
+        })
+    }
+
+    fn receipt(&self, tenant: &TenantId, done: &Shredded, audit_entry: u64) -> ReceiptText {
+        let instance = self.keys.instance().to_owned();
+        ReceiptText {
+            approval: done.approval,
+            tenant: tenant.clone(),
+            subject: done.pseudonym.map(|pseudonym| receipt::hex(&pseudonym.0)),
+            decided: receipt::time(done.decided),
+            data_keys: done.keys,
+            digest: receipt::hex(&done.digest),
+            listed: done.listed.iter().map(receipt::listed).collect(),
+            tenant_key_version: done.under.0,
+            due: done.due.map(receipt::time),
+            evicted: vec![Evicted { gateway: instance.clone(), confirmed: receipt::time(self.clock.now()) }],
+            audit_entry,
+            instance,
+        }
+    }
+}

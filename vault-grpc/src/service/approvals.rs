@@ -1,0 +1,77 @@
+//! `ApprovalService`: what takes two operators.
+
+use tonic::{Request, Response, Status};
+use vault_core::id::{ApprovalId, Fingerprint, Subject, TenantId};
+use vault_core::keys::Seen;
+use vault_proto::v1;
+use vault_proto::v1::approval_service_server::ApprovalService;
+
+use super::operator_of;
+use super::tenants::{Control, answer, call};
+use crate::convert;
+use crate::convert::approval::show;
+
+#[tonic::async_trait]
+impl ApprovalService for Control {
+    async fn list_approvals(
+        &self,
+        request: Request<v1::ListApprovalsRequest>,
+    ) -> Result<Response<v1::ListApprovalsResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let reason = convert::reason(&request.reason)?;
+            let size = convert::page_size(request.page_size)?;
+            let after = convert::page_token(&request.page_token, ApprovalId::parse)?;
+            let found = self.vault.list_approvals(&call(&who, reason.as_ref())?, after, size + 1).await?;
+            let (found, next_page_token) = convert::page(found, size, |approval| approval.id.to_string());
+            Ok(v1::ListApprovalsResponse { approvals: found.iter().map(show).collect(), next_page_token })
+        };
+        answer(done.await)
+    }
+
+    async fn get_approval(
+        &self,
+        request: Request<v1::GetApprovalRequest>,
+    ) -> Result<Response<v1::GetApprovalResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = TenantId::parse(&request.tenant)?;
+            let id = ApprovalId::parse(&request.approval)?;
+            let reason = convert::reason(&request.reason)?;
+            let found = self.vault.get_approval(&call(&who, reason.as_ref())?, &tenant, id).await?;
+            Ok(v1::GetApprovalResponse { approval: Some(show(&found)) })
+        };
+        answer(done.await)
+    }
+
+    async fn approve(&self, request: Request<v1::ApproveRequest>) -> Result<Response<v1::ApproveResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = TenantId::parse(&request.tenant)?;
+            let id = ApprovalId::parse(&request.approval)?;
+            let request_sha256 = Fingerprint::parse(&request.request_sha256)?;
+            let subject = request.subject.as_deref().map(Subject::parse).transpose()?;
+            let seen = Seen { request_sha256, subject: subject.as_ref() };
+            let reason = convert::required_reason(&request.reason)?;
+            let done = self.vault.approve(&call(&who, Some(&reason))?, (&tenant, id), seen).await?;
+            Ok(v1::ApproveResponse { approval: Some(show(&done)) })
+        };
+        answer(done.await)
+    }
+
+    async fn reject(&self, request: Request<v1::RejectRequest>) -> Result<Response<v1::RejectResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = TenantId::parse(&request.tenant)?;
+            let id = ApprovalId::parse(&request.approval)?;
+            let reason = convert::required_reason(&request.reason)?;
+            let done = self.vault.reject(&call(&who, Some(&reason))?, &tenant, id).await?;
+            Ok(v1::RejectResponse { approval: Some(show(&done)) })
+        };
+        answer(done.await)
+    }
+}
