@@ -180,7 +180,8 @@ impl Site {
         let id = format!("spiffe://{OPERATOR_DOMAIN}/operator/bob");
         let issued = made.operator_ca.issue(&Leaf::client("bob", &id)).unwrap();
         let server_ca = fs::read(self.dir.join("certs/server-ca.pem")).unwrap();
-        let endpoint = Endpoint::new(&served.control, "localhost", server_ca, issued.certificate, issued.key);
+        let endpoint =
+            Endpoint::new(&served.control, "localhost", server_ca, issued.certificate.as_str(), issued.key.as_str());
         OperatorClient::connect(&endpoint).await.unwrap()
     }
 

@@ -21,7 +21,7 @@ use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
-use crate::id::{ApprovalId, KeyId, KeyVersion, TenantId};
+use crate::id::{ApprovalId, Fingerprint, KeyId, KeyVersion, TenantId};
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -113,6 +113,13 @@ pub enum SystemEvent {
     },
     /// The rotation of a tenant key began because it was due.
     TenantKeyDue,
+    /// What an operator approves is about to begin.
+    Approving {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+    },
     /// A shred was carried out to its end: the receipt names this entry.
     Shredded {
         /// The approval that it carried out.
@@ -143,6 +150,10 @@ impl SystemEvent {
             Self::StoreAnchor(anchor) => return anchor.body(),
             Self::TenantKeyRotated { version, data_keys } => {
                 ("tenant_key_rotated", "", u64::from(version.0), data_keys)
+            }
+            Self::Approving { approval, request } => {
+                about = format!("{approval} sha256:{request}");
+                ("approving", about.as_str(), 0, 0)
             }
             Self::Shredded { approval, data_keys, version } => {
                 about = approval.to_string();

@@ -11,6 +11,7 @@
 mod approval;
 mod cache;
 mod custody;
+mod destruction;
 mod due;
 mod keyring;
 mod kinds;

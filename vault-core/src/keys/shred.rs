@@ -1,4 +1,4 @@
-//! Destroying the data keys of a subject, or all keys of a tenant, and then the tenant key versions above them.
+//! Destroying the data keys of a subject, or all keys of a tenant.
 //!
 //! One commit decides: it closes the approval, writes the tombstone of the subject or tenant, and writes down that the
 //! shred runs. Before it nothing has happened; after it nothing can stop it: no key is made for the subject or tenant any
@@ -11,8 +11,8 @@ use ring::digest;
 use super::approval::{Ordered, kept};
 use super::keyring::{DataKeyName, Keyring, PSEUDONYMS};
 use super::lifecycle::{DESTROYED, Turn};
-use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, SubjectRow, TenantKeyRow, TenantState};
-use super::work::{Cursor, DestructionRow, ListedKey, RotationRow, ShredRow, Work};
+use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, SubjectRow, TenantState};
+use super::work::{Cursor, DestructionRow, ListedKey, ShredRow};
 use crate::audit::Pseudonym;
 use crate::envelope::Scope;
 use crate::error::Error;
@@ -44,13 +44,6 @@ pub(crate) struct Shredded {
     pub listed: Vec<(KeyId, KeyVersion)>,
     pub digest: [u8; 32],
     pub decided: Timestamp,
-}
-
-/// Versions of a tenant key that are ripe for destruction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Destruction {
-    /// This one and all before it.
-    pub version: KeyVersion,
 }
 
 impl Keyring {
@@ -152,35 +145,6 @@ impl Keyring {
         Ok(())
     }
 
-    /// Tombstones for the tenant key versions up to one, and whether more are left than fit.
-    async fn tenant_keys_gone(
-        &self,
-        tenant: &TenantId,
-        up_to: KeyVersion,
-        most: usize,
-    ) -> Result<(Vec<Write>, bool), Error> {
-        let prefix = rows::of_tenant(tenant);
-        let mut after: Option<Vec<u8>> = None;
-        let mut writes = Vec::new();
-        loop {
-            let found = self.parts.store.scan(Table::TenantKeys, &prefix, after.as_deref(), STEP).await?;
-            let Some(last) = found.last() else { return Ok((writes, false)) };
-            after = Some(last.key.clone());
-            for scanned in &found {
-                let version = scanned.key.last_chunk().map(|version| u32::from_be_bytes(*version));
-                let row: TenantKeyRow = rows::decode(Table::TenantKeys, &scanned.row)?;
-                if row.state == KeyState::Destroyed || version.is_none_or(|version| version > up_to.0) {
-                    continue;
-                }
-                if writes.len() == most {
-                    return Ok((writes, true));
-                }
-                let expect = Expect::Version(scanned.row.version);
-                writes.push(rows::write(Table::TenantKeys, scanned.key.clone(), expect, &row.tombstone())?);
-            }
-        }
-    }
-
     async fn side_key_gone(&self, tenant: &TenantId) -> Result<Option<Write>, Error> {
         let key = rows::side_key(tenant, PSEUDONYMS);
         let Some((row, stored)) = self.row::<SideKeyRow>(Table::SideKeys, &key).await? else { return Ok(None) };
@@ -265,76 +229,6 @@ impl Keyring {
             }
         }
         Err(Error::Conflict("tenant"))
-    }
-
-    /// Carries on what leads to the destruction of tenant key versions: rotates away from them, and when they are due
-    /// looks through all data keys once more, so that none is lost with them.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`]; [`Error::FailedPrecondition`] if the tenant's custody names a root key
-    /// that this vault is not given.
-    pub(crate) async fn destruction_turn(&self, tenant: &TenantId) -> Result<Turn<Destruction>, Error> {
-        let mut work = self.work(tenant).await?;
-        let Some(destruction) = work.row.destructions.first().cloned() else { return Ok(Turn::Idle) };
-        if work.row.running().is_some() || work.row.shredding().is_some() {
-            return Ok(Turn::Idle);
-        }
-        let (row, _) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
-        let now = self.parts.clock.now().0;
-        if row.key_version <= destruction.version {
-            let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
-            let custody = old.wrapping.custody();
-            self.parts.roots.check(&custody)?;
-            let writes = self.new_version(tenant, custody, work).await?;
-            return self.turned(writes).await;
-        }
-        if now < destruction.due {
-            return Ok(Turn::Idle);
-        }
-        let searched = |rotation: &RotationRow| {
-            rotation.finished.is_some() && rotation.started >= destruction.due && rotation.to > destruction.version
-        };
-        if work.row.rotation.as_ref().is_some_and(searched) {
-            return Ok(Turn::Ready(Destruction { version: KeyVersion(destruction.version) }));
-        }
-        work.row.rotation = Some(RotationRow::begun(row.key_version, row.key_version, now));
-        let writes = vec![work.write(tenant)?];
-        self.turned(writes).await
-    }
-
-    async fn turned<T>(&self, writes: Vec<Write>) -> Result<Turn<T>, Error> {
-        match self.parts.store.commit(writes).await {
-            // Another was faster.
-            Ok(()) | Err(Error::Conflict(_)) => Ok(Turn::More),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Destroys the tenant key versions of a destruction that is ripe, and takes it off the list.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`].
-    pub(crate) async fn end_destruction(&self, tenant: &TenantId, ripe: &Destruction) -> Result<(), Error> {
-        loop {
-            let mut work: Work = self.work(tenant).await?;
-            if work.row.destructions.first().is_none_or(|first| first.version != ripe.version.0) {
-                return Ok(());
-            }
-            let (mut writes, more) = self.tenant_keys_gone(tenant, ripe.version, STEP).await?;
-            if !more {
-                work.row.destructions.remove(0);
-            }
-            writes.push(work.write(tenant)?);
-            match self.parts.store.commit(writes).await {
-                Ok(()) if more => continue,
-                Ok(()) => {}
-                // Another does the same; it is looked at again the next time.
-                Err(Error::Conflict(_)) => return Ok(()),
-                Err(error) => return Err(error),
-            }
-            self.evict_tenant(tenant);
-            return Ok(());
-        }
     }
 }
 

@@ -105,7 +105,8 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256` or `subject`;
-    /// [`Error::FailedPrecondition`] if the caller asked for it, it was decided, has expired, or can no longer be done; [`Error::Unavailable`].
+    /// [`Error::FailedPrecondition`] if the caller asked for it, it was decided, has expired, or can no longer be
+    /// done; [`Error::Unavailable`].
     pub async fn approve(
         &self,
         call: &ControlCall<'_>,
@@ -115,14 +116,15 @@ impl Vault {
         let ask = Ask { tenant: Some(tenant), subject: seen.subject, ..Ask::default() };
         self.operate_about(call, ask, async |recorded: &Recorded<Permit<Approve>>| {
             let who = &recorded.permit().decision().principal;
-            let in_time = || self.clock.now() < recorded.permit().valid_until();
             let delay = self.lifecycle.destroy_after_millis.max(LifecycleSettings::SHORTEST_DESTRUCTION);
             let request = loop {
-                if !in_time() {
+                if !self.has_time(recorded) {
                     return Err(BUSY);
                 }
                 let (write, ordered, request) =
                     self.keys.decide((tenant, id), Some(seen), who, ApprovalState::Approved).await?;
+                // In the log before it happens, and in whatever state this call ends.
+                self.audit.system_of(tenant, SystemEvent::Approving { approval: id, request }).await?;
                 match self.keys.begin_shred(&ordered, (id, write), delay).await {
                     Ok(()) => break request,
                     // The one before first, then this one.
@@ -134,7 +136,7 @@ impl Vault {
                     Err(error) => return Err(error),
                 }
             };
-            while in_time() {
+            while self.has_time(recorded) {
                 match self.shred_turn(tenant).await? {
                     Turn::More => {}
                     Turn::Ready(()) | Turn::Idle => break,

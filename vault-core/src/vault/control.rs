@@ -182,7 +182,7 @@ impl Vault {
         revision: Option<u64>,
     ) -> Result<Tenant, Error> {
         let begun = self.keys.begin_rotation(recorded, revision).await?;
-        while self.clock.now() < recorded.permit().valid_until() {
+        while self.has_time(recorded) {
             match self.rotation_turn(&begun.id).await? {
                 Turn::More => {}
                 Turn::Ready(()) | Turn::Idle => break,

@@ -3,10 +3,11 @@
 use std::sync::PoisonError;
 
 use super::{LifecycleSettings, Vault};
-use crate::audit::SystemEvent;
+use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
 use crate::id::TenantId;
 use crate::keys::{Due, Turn};
+use crate::policy::{Action, Permit};
 
 /// Tenants looked at in one go.
 const PAGE: usize = 256;
@@ -31,7 +32,15 @@ pub struct Tended {
     pub failed: u64,
 }
 
+/// Before a permit runs out: when a call in steps answers how far it is, rather than be cut off by its own deadline.
+const MARGIN_MILLIS: u64 = 5000;
+
 impl Vault {
+    /// Whether a call in steps may begin another one.
+    pub(super) fn has_time<A: Action>(&self, recorded: &Recorded<Permit<A>>) -> bool {
+        self.clock.now().0.saturating_add(MARGIN_MILLIS) < recorded.permit().valid_until().0
+    }
+
     /// Looks whether some of the keys are due for rotation, another part each time; then carries on what is under way for
     /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault has been opened, and from time to time; more than one may at the same
     /// time.

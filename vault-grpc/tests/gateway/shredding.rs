@@ -14,7 +14,8 @@ async fn bob(fixture: &Fixture) -> OperatorClient {
     let issued = fixture.made.operator_ca.issue(&Leaf::client("bob", &operator_id("bob"))).unwrap();
     let address = fixture.gateway.control_addr().to_string();
     let server_ca = fixture.made.server_ca.pem();
-    let endpoint = vault_client::Endpoint::new(address, "localhost", server_ca, issued.certificate, issued.key);
+    let endpoint =
+        vault_client::Endpoint::new(address, "localhost", server_ca, issued.certificate.as_str(), issued.key.as_str());
     OperatorClient::connect(&endpoint).await.unwrap()
 }
 
