@@ -87,6 +87,7 @@ fn an_old_row_is_refused_by_who_knows_the_new_one_and_by_who_comes_fresh() {
         put(&store, ACME, Expect::Version(3), b"suspended again").unwrap();
         assert_eq!(get(&store, ACME), Ok(Some(Row { version: 4, value: b"suspended again".to_vec() })));
         let other = database.open();
+        until("the newest state is confirmed", || store.anchor().unwrap().epoch == 4);
         database.sql(sql);
         for (who, store) in [("who wrote it", &store), ("who has only heard of it", &other)] {
             assert!(is_damage(&get(store, ACME)), "{who}: {sql}");

@@ -234,6 +234,11 @@ fn a_spoilt_network_is_an_answer_in_time_and_mends() {
     proxy.cut();
     good("connections that were cut while idle are not noticed");
     proxy.cut();
+    commit(&store, put(Table::Tenants, b"acme", Expect::Version(1), b"v")).unwrap();
+    let good = |what| assert_eq!(get(&store, Table::Tenants, b"acme"), Ok(row(2, b"v")), "{what}");
+    proxy.cut();
+    good("nor when what changed has to be read, too");
+    proxy.cut();
     commit(&store, put(Table::Tenants, b"globex", Expect::Absent, b"v")).unwrap();
     for (what, spoil) in [("refused", Proxy::refuse as fn(&Proxy)), ("swallowed", Proxy::swallow)] {
         spoil(&proxy);

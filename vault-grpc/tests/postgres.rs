@@ -138,13 +138,11 @@ async fn a_gateway_does_not_start_on_a_database_that_is_older_than_its_log() {
         server.sql(&name, &format!("CREATE TABLE kept_{table} AS SELECT * FROM {table}"));
     }
     operator.suspend_tenant("acme", "test").await.unwrap();
-    // The state before the suspension, then the one with it.
-    let entries = made.config.with_file_name("one/audit/entries.log");
-    let recorded = || fs::read(&entries).unwrap().windows(12).filter(|bytes| *bytes == b"store_anchor").count();
+    // It is recorded when the gateway stops, if not before.
     let begun = Instant::now();
-    while recorded() < 2 {
+    while gateway.vault().keys().anchor().unwrap().epoch < 2 {
         assert!(begun.elapsed() < Duration::from_secs(20));
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     gateway.shutdown().await.unwrap();
     let config = made.config.with_file_name("one.toml");
@@ -202,7 +200,7 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
             TCP,
             "user = \"vault\"",
             "user = \"v\"\nrevocation_lease_ms = 999",
-            32,
+            31,
             "store.revocation_lease_ms",
             "1000 to",
         ),
@@ -210,7 +208,7 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
             TCP,
             "user = \"vault\"",
             "user = \"v\"\nrevocation_lease_ms = 60001",
-            32,
+            31,
             "store.revocation_lease_ms",
             "60000",
         ),

@@ -237,7 +237,7 @@ impl Keyring {
     }
 
     /// The newest state of the store that is known, for the audit log: see [`Store::anchor`].
-    pub(crate) fn anchor(&self) -> Option<Anchor> {
+    pub fn anchor(&self) -> Option<Anchor> {
         self.parts.store.anchor()
     }
 

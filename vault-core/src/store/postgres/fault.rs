@@ -50,7 +50,8 @@ impl From<tokio_postgres::Error> for Fault {
             (_, &SqlState::UNDEFINED_TABLE) => Self::Refused("a table is missing in the database"),
             // A node that became a standby: another host may have become the leader.
             (_, &SqlState::READ_ONLY_SQL_TRANSACTION) => Self::Lost("the database takes no writes"),
-            (Some("XX"), _) => Self::Damaged("the database reports damage or an internal error"),
+            (_, &SqlState::DATA_CORRUPTED | &SqlState::INDEX_CORRUPTED) => Self::Damaged("the database reports damage"),
+            (Some("XX"), _) => Self::Refused("the database reports an internal error"),
             _ if fatal(said) => Self::Lost("the database ended the connection"),
             _ => Self::Refused("the database refused a statement"),
         }

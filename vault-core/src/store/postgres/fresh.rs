@@ -151,10 +151,19 @@ impl Shared {
 
     /// Reads what changed of a tenant since, and verifies the whole.
     async fn catch_up(&self, tenant: &[u8], known: &mut Known) -> Result<(), Error> {
-        let mut loan = self.pool.take().await?;
-        let read = timeout(self.limit, read_changed(&mut loan.connection.client, tenant, known.epoch));
-        let (head, rows) = read.await.map_err(|_| Fault::Lost("the database did not answer in time"))??;
-        self.pool.give_back(loan);
+        let (head, rows) = loop {
+            let mut loan = self.pool.take().await?;
+            match timeout(self.limit, read_changed(&mut loan.connection.client, tenant, known.epoch)).await {
+                Ok(Ok(read)) => {
+                    self.pool.give_back(loan);
+                    break read;
+                }
+                // It had died while it was idle.
+                Ok(Err(Fault::Lost(_))) if loan.reused => self.pool.forget_idle(),
+                Ok(Err(fault)) => return Err(fault.into()),
+                Err(_) => return Err(Fault::Lost("the database did not answer in time").into()),
+            }
+        };
         let (epoch, sealed): (i64, Vec<u8>) = head.ok_or(OLD)?;
         for (kind, key, version) in rows {
             let place = [kind.as_bytes(), key.as_slice()];

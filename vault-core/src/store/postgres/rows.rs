@@ -15,12 +15,10 @@ use crate::store::{Row, Scanned, Table};
 const GET: &str = "SELECT r.version, r.value, h.rows_epoch FROM (SELECT 1) AS one (one) \
     LEFT JOIN blindvault_rows r ON r.kind = $1 AND r.key = $2 LEFT JOIN blindvault_changes h ON h.tenant = $3";
 
-/// How often rows are read again because more was known than they showed.
-const ATTEMPTS: u32 = 3;
+/// How often rows are read again because more was known than they showed: another gateway was writing.
+const ATTEMPTS: u32 = 8;
 
 pub(super) type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
-
-const BEHIND: Fault = Fault::Damaged("rows stand in the database as they were before a change that is known");
 
 /// The first key behind all that start with `prefix`; `None` if there is none.
 fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
@@ -71,7 +69,7 @@ impl Shared {
                 return Ok(row.map(|row| row.row));
             }
         }
-        Err(BEHIND.into())
+        Err(Fault::Again.into())
     }
 
     pub(super) async fn scan(
@@ -108,7 +106,7 @@ impl Shared {
                 return Ok(found);
             }
         }
-        Err(BEHIND.into())
+        Err(Fault::Again.into())
     }
 
     /// The rows of a scan, if they are the newest; `None` if more is known than they show.
