@@ -139,8 +139,8 @@ fn another_instance_or_root_opens_nothing_and_a_lost_key_is_not_made_anew() {
     let Some(database) = Database::fresh() else { return };
     commit(&database.open(), put(Table::Tenants, b"acme", Expect::Absent, b"v")).unwrap();
     let open = |root, instance| block_on(PostgresStore::open(database.settings(), root, instance)).err();
-    assert!(matches!(open(Arc::clone(&database.root), "other"), Some(Error::FailedPrecondition(_))));
-    assert!(matches!(open(root(), INSTANCE), Some(Error::FailedPrecondition(_))));
+    assert!(matches!(open(Arc::clone(&database.root), "other"), Some(Error::RootKey { retry: false, .. })));
+    assert!(matches!(open(root(), INSTANCE), Some(Error::RootKey { .. })));
     assert_eq!(get(&database.open(), Table::Tenants, b"acme"), Ok(row(1, b"v")));
     database.sql("DELETE FROM blindvault_store_key");
     assert!(matches!(open(Arc::clone(&database.root), INSTANCE), Some(Error::Corrupt { .. })));

@@ -205,7 +205,7 @@ fn a_wrong_key_makes_no_tenant_and_a_hang_stops_nothing_for_good() {
     scene.proxy.set(edit(move |body| body["KeyId"] = json!(other)));
     assert!(matches!(create(), Err(Error::Alarm(_))));
     scene.proxy.set(Fault::Hang);
-    assert!(matches!(create(), Err(Error::Unavailable { dependency: Dependency::RootKey, .. })));
+    assert!(matches!(create(), Err(Error::RootKey { retry: true, .. })));
     scene.proxy.set(Fault::None);
     create().unwrap();
     assert!(matches!(create(), Err(Error::AlreadyExists(_))));
