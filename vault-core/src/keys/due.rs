@@ -1,9 +1,10 @@
 //! Keys that have lived or sealed long enough: counted here, rotated in small steps by whoever tends the vault.
 //!
 //! *Age* is read from the rows. *Uses* are counted in memory and added to the data key's row each time a whole block of
-//! them is full, before the call that fills it seals: so the row counts too little by less than one block for each
-//! process that has used the key since it was made, crashed or not, and a key that seals little costs no write. A data
-//! key whose row says 2^48 seals no more, whatever else is set.
+//! them is full, before the call that fills it seals: so the row counts too little by at most a block, and the calls that
+//! run meanwhile, for each process that has used the key since it was made, crashed or not. A key that seals little costs
+//! no write. A block that could not be written is counted again, and the call that tried it fails. A data key whose row
+//! comes near 2^48 seals no more, whatever else is set.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +20,9 @@ use crate::store::{Expect, Table};
 const STEP: usize = 256;
 /// How often a count is tried again when another writer comes between.
 const RETRIES: usize = 16;
-/// What no data key seals more than (`docs/format.md`, section 11).
-const MOST_USES: u64 = 1 << 48;
+/// What a row may say. No data key seals more than 2^48 (`docs/format.md`, section 11); the rest is room for what no row
+/// says yet, a block for each of 4,096 processes.
+const MOST_USES: u64 = (1 << 48) - (1 << 32);
 /// Keys counted at the same time. Beyond, all counts in memory begin anew, which is the same as for a crash.
 const MOST_COUNTED: usize = 1_000_000;
 
@@ -43,6 +45,24 @@ pub(super) struct Uses {
 impl Uses {
     pub(super) fn new() -> Self {
         Self { counts: papaya::HashMap::new(), block: AtomicU64::new(block_of(MOST_USES)) }
+    }
+}
+
+/// Uses taken from a count to be written. They go back if they are not, also when the call is cancelled.
+struct Taken<'a> {
+    count: &'a AtomicU64,
+    uses: u64,
+}
+
+impl Taken<'_> {
+    fn written(mut self) {
+        self.uses = 0;
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_add(self.uses, Ordering::Relaxed);
     }
 }
 
@@ -71,16 +91,15 @@ impl Keyring {
             Arc::clone(counts.get_or_insert_with(key.key_id, || Arc::new(AtomicU64::new(0))))
         };
         let block = self.uses.block.load(Ordering::Relaxed);
-        let before = count.fetch_add(1, Ordering::Relaxed);
-        if !(before + 1).is_multiple_of(block) {
+        count.fetch_add(1, Ordering::Relaxed);
+        let full = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| uses.checked_sub(block));
+        if full.is_err() {
             return Ok(());
         }
-        let added = self.add_uses(tenant, key.key_id, block).await;
-        if added.is_err() {
-            // This use did not happen; the next one tries to write the block again.
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-        added
+        let taken = Taken { count: &count, uses: block };
+        self.add_uses(tenant, key.key_id, block).await?;
+        taken.written();
+        Ok(())
     }
 
     async fn add_uses(&self, tenant: &TenantId, id: KeyId, uses: u64) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use crate::time::Timestamp;
 
 const TITLE: &str = "blindvault erasure receipt v1";
 const RESIDUE: &str = "copies made before then (backups, database logs, pages that the store has not used again)";
+const TOGETHER: &str = "with the wrapped tenant key in the same copy until the copy or the root key is destroyed";
 
 /// One gateway, and since when it holds none of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,11 +100,11 @@ impl ReceiptText {
         for one in &self.evicted {
             line("evicted", &format!("{} {}", one.gateway, one.confirmed));
         }
-        let until = match &self.due {
-            Some(_) => "the tenant key versions are destroyed",
-            None => "the root key that wrapped the tenant key is destroyed",
+        let alone = match &self.due {
+            Some(_) => "data keys alone open until the tenant key versions are destroyed, ",
+            None => "data keys alone open no more, ",
         };
-        line("residue", &format!("{RESIDUE} open until {until}"));
+        line("residue", &format!("{RESIDUE}: {alone}{TOGETHER}"));
         line("audit entry", &self.audit_entry.to_string());
         text
     }
