@@ -63,13 +63,13 @@ impl Keyring {
         if work.row.running().is_some() || work.row.shredding().is_some() {
             return Ok(Turn::Idle);
         }
-        let (row, _) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        let (row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
         let now = self.parts.clock.now().0;
         if row.key_version <= destruction.version {
             let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
             let custody = old.wrapping.custody();
             self.parts.roots.check(&custody)?;
-            let writes = self.new_version(tenant, custody, work).await?;
+            let writes = self.new_version(tenant, (row, stored.version), custody, work).await?;
             return self.turned(writes).await;
         }
         if now < destruction.due {

@@ -183,7 +183,7 @@ impl Keyring {
                 // Its operators have to say where it goes.
                 continue;
             }
-            let writes = self.new_version(&tenant, custody, work).await?;
+            let writes = self.new_version(&tenant, (row, scanned.row.version), custody, work).await?;
             match self.parts.store.commit(writes).await {
                 Ok(()) => begun.push(tenant),
                 Err(Error::Conflict(_)) => {}

@@ -12,8 +12,9 @@ use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{KeyVersion, TenantId};
 use crate::keys::keyring::{Keyring, PSEUDONYMS, in_time};
-use crate::keys::rows::{self, DataKeyRow, KeyState, SideKeyRow, TenantKeyRow, TenantState};
+use crate::keys::rows::{self, DataKeyRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState};
 use crate::keys::work::{Cursor, RotationRow, Work};
+use crate::kms::Custody;
 use crate::policy::{Permit, RotateTenantKey};
 use crate::store::{Expect, Scanned, Table, Write};
 use crate::time::Timestamp;
@@ -70,7 +71,7 @@ impl Keyring {
     /// version; the steps are still to come.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Conflict`] if the tenant changed meanwhile; [`Error::FailedPrecondition`] if the
+    /// [`Error::NotFound`]; [`Error::Conflict`] if the tenant is not at `revision`, or changes again and again; [`Error::FailedPrecondition`] if the
     /// tenant is destroyed, or one runs that goes to another custody; [`Error::Unavailable`], [`Error::Corrupt`].
     pub(crate) async fn begin_rotation(
         &self,
@@ -79,37 +80,48 @@ impl Keyring {
     ) -> Result<Tenant, Error> {
         in_time(recorded, &*self.parts.clock)?;
         let tenant = tenant_of(recorded)?;
-        let (row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
-        at_revision(&stored, revision)?;
-        if row.state == TenantState::Destroyed {
-            return Err(DESTROYED);
-        }
-        let work = self.work(tenant).await?;
-        let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
-        // One that makes no new version only looks whether anything is left under an old one: a new rotation does, too.
-        if work.row.running().is_some_and(|rotation| rotation.from != rotation.to) {
-            let asked = recorded.permit().decision().custody.as_ref();
-            if asked.is_some_and(|custody| *custody != old.wrapping.custody()) {
-                return Err(Error::FailedPrecondition(
-                    "a rotation to another custody is under way; call again without one until it is finished",
-                ));
+        for _ in 0..RETRIES {
+            let (row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+            at_revision(&stored, revision)?;
+            if row.state == TenantState::Destroyed {
+                return Err(DESTROYED);
             }
-        } else {
+            let work = self.work(tenant).await?;
+            let (old, _) = self.active_version(tenant, KeyVersion(row.key_version)).await?;
+            // One that makes no new version only looks whether anything is left under an old one: a new rotation does,
+            // too.
+            if work.row.running().is_some_and(|rotation| rotation.from != rotation.to) {
+                let asked = recorded.permit().decision().custody.as_ref();
+                if asked.is_some_and(|custody| *custody != old.wrapping.custody()) {
+                    return Err(Error::FailedPrecondition(
+                        "a rotation to another custody is under way; call again without one until it is finished",
+                    ));
+                }
+                return self.view_tenant(tenant).await;
+            }
             let custody = self.custody_of_next(recorded, &old)?;
-            let writes = self.new_version(tenant, custody, work).await?;
-            self.parts.store.commit(writes).await?;
+            let writes = self.new_version(tenant, (row, stored.version), custody, work).await?;
+            match self.parts.store.commit(writes).await {
+                Ok(()) => return self.view_tenant(tenant).await,
+                // The tenant changed, or something else began for it: read again.
+                Err(Error::Conflict(_)) => {}
+                Err(error) => return Err(error),
+            }
         }
-        self.view_tenant(tenant).await
+        Err(Error::Conflict("tenant"))
     }
 
-    /// The writes that begin a rotation.
+    /// The writes that begin a rotation, of a tenant as it was read: its row and the row's version in the store.
     pub(in crate::keys) async fn new_version(
         &self,
         tenant: &TenantId,
-        custody: crate::kms::Custody,
+        (mut row, seen): (TenantRow, u64),
+        custody: Custody,
         mut work: Work,
     ) -> Result<Vec<Write>, Error> {
-        let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        if row.state == TenantState::Destroyed {
+            return Err(DESTROYED);
+        }
         let from = KeyVersion(row.key_version);
         let to = from.next().ok_or(Error::FailedPrecondition("the tenant key has no further version"))?;
         let (mut old, old_version) = self.active_version(tenant, from).await?;
@@ -120,7 +132,7 @@ impl Keyring {
         old.state = KeyState::DecryptOnly;
         work.row.rotation = Some(RotationRow::begun(from.0, to.0, now));
         Ok(vec![
-            rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Version(stored.version), &row)?,
+            rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Version(seen), &row)?,
             rows::write(Table::TenantKeys, rows::tenant_key_key(tenant, to), Expect::Absent, &new)?,
             rows::write(Table::TenantKeys, rows::tenant_key_key(tenant, from), Expect::Version(old_version), &old)?,
             work.write(tenant)?,
@@ -191,18 +203,23 @@ impl Keyring {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`].
     pub(crate) async fn end_rotation(&self, tenant: &TenantId, done: &Rotation) -> Result<(), Error> {
-        let mut work = self.work(tenant).await?;
-        let same = |rotation: &&mut RotationRow| rotation.finished.is_none() && rotation.to == done.to.0;
-        let Some(rotation) = work.row.rotation.as_mut().filter(same) else { return Ok(()) };
-        let now = self.parts.clock.now().0;
-        rotation.after = None;
-        rotation.updated = now;
-        rotation.finished = Some(now);
-        match self.parts.store.commit(vec![work.write(tenant)?]).await {
-            // Another wrote it down.
-            Ok(()) | Err(Error::Conflict(_)) => Ok(()),
-            Err(error) => Err(error),
+        for _ in 0..RETRIES {
+            let mut work = self.work(tenant).await?;
+            let same = |rotation: &&mut RotationRow| {
+                rotation.finished.is_none() && rotation.to == done.to.0 && rotation.started == done.started.0
+            };
+            let Some(rotation) = work.row.rotation.as_mut().filter(same) else { return Ok(()) };
+            let now = self.parts.clock.now().0;
+            rotation.after = None;
+            rotation.updated = now;
+            rotation.finished = Some(now);
+            match self.parts.store.commit(vec![work.write(tenant)?]).await {
+                // Something else began for the tenant meanwhile.
+                Err(Error::Conflict(_)) => {}
+                done => return done,
+            }
         }
+        Err(Error::Conflict("tenant"))
     }
 
     /// The writes that put some data keys under a version of the tenant key: those that are not there yet.
