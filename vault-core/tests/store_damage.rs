@@ -191,7 +191,8 @@ fn other_redb_files_are_refused() {
             txn.open_table(META).unwrap().insert(b"format".as_slice(), value).unwrap();
         })
     };
-    assert!(format(&[0, 0, 0, 2]).contains("row format 2 is newer than 1"));
+    assert!(format(&[0, 0, 0, 3]).contains("row format 3 is newer than 2"));
+    assert!(format(&[0, 0, 0, 1]).contains("a table that does not belong"));
     assert!(format(&[0]).contains("the row format's version is missing"));
     assert!(edited(&|txn| drop(txn.open_table(OTHER).unwrap())).contains("a table that does not belong"));
     assert!(edited(&|txn| assert!(txn.delete_table(META).unwrap())).contains("a table is missing"));

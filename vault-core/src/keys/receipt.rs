@@ -12,8 +12,12 @@ use crate::policy::rfc3339;
 use crate::time::Timestamp;
 
 const TITLE: &str = "blindvault erasure receipt v1";
-const RESIDUE: &str = "copies made before then (backups, database logs, pages that the store has not used again)";
-const TOGETHER: &str = "with the wrapped tenant key in the same copy until the copy or the root key is destroyed";
+/// What remains after a subject's data keys, and after a tenant's keys.
+const RESIDUE_OF_SUBJECT: &str = "copies made before (backups, database logs, unused pages of the store) of a wrapped \
+    data key open with the tenant key: until its versions are destroyed, and from then on for whoever has the root key \
+    and a copy of the wrapped tenant key";
+const RESIDUE_OF_TENANT: &str = "copies made before (backups, database logs, unused pages of the store) of the wrapped \
+    tenant key open for whoever has the root key";
 
 /// One gateway, and since when it holds none of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,11 +104,7 @@ impl ReceiptText {
         for one in &self.evicted {
             line("evicted", &format!("{} {}", one.gateway, one.confirmed));
         }
-        let alone = match &self.due {
-            Some(_) => "data keys alone open until the tenant key versions are destroyed, ",
-            None => "data keys alone open no more, ",
-        };
-        line("residue", &format!("{RESIDUE}: {alone}{TOGETHER}"));
+        line("residue", if self.due.is_some() { RESIDUE_OF_SUBJECT } else { RESIDUE_OF_TENANT });
         line("audit entry", &self.audit_entry.to_string());
         text
     }

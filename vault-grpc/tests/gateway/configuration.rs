@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use vault_core::vault::LifecycleSettings;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError, Limits};
 use vault_grpc::init::init;
@@ -40,6 +41,10 @@ registry = "r"
 max_streams = 10
 [cache]
 ttl_ms = 1000
+[lifecycle]
+destroy_after_s = 3600
+tenant_key_age_s = 0
+data_key_uses = 1000000
 [metrics]
 address = "127.0.0.1:9464"
 "#;
@@ -54,6 +59,13 @@ fn a_good_configuration_is_read_with_defaults_and_paths_from_its_directory() {
     assert_eq!(config.limits, Limits { max_streams: 10, ..Limits::default() });
     assert_eq!(config.data.key.path, Path::new("/etc/blindvault/a.key"));
     assert_eq!(config.cache.ttl.as_secs(), 1);
+    let lifecycle = LifecycleSettings {
+        destroy_after_millis: 3_600_000,
+        tenant_key_age_millis: None,
+        data_key_uses: 1_000_000,
+        ..LifecycleSettings::default()
+    };
+    assert_eq!(config.lifecycle, lifecycle);
     assert_eq!(config.log_origin(), "blindvault/one");
 }
 
@@ -69,8 +81,8 @@ fn every_error_names_line_key_and_expectation() {
         (r#"instance = "one""#, r#"instnace = "one""#, 2, "", "unknown field `instnace`"),
         (r#"instance = "one""#, r#"instance = "one"#, 2, "", "expected"),
         ("127.0.0.1:8443", "localhost", 4, "data.address", "an IP address and a port"),
-        ("127.0.0.1:9464", "0.0.0.0:9464", 32, "metrics.address", "loopback"),
-        ("127.0.0.1:9464", "9464", 32, "metrics.address", "loopback"),
+        ("127.0.0.1:9464", "0.0.0.0:9464", 36, "metrics.address", "loopback"),
+        ("127.0.0.1:9464", "9464", 36, "metrics.address", "loopback"),
         ("127.0.0.1:8443", "0.0.0.0:8443", 4, "data.address", "loopback only"),
         ("127.0.0.1:8444", "127.0.0.1:8443", 10, "control.address", "must differ"),
         (r#"client_ca = "c.pem""#, r#"client_ca = """#, 13, "control.client_ca", "must name a file"),
@@ -84,6 +96,9 @@ fn every_error_names_line_key_and_expectation() {
         ("max_streams = 10", "max_steams = 10", 28, "", "unknown field `max_steams`"),
         ("max_streams = 10", "handshake_timeout_ms = 99", 28, "limits.handshake_timeout_ms", "must be 100 to"),
         ("ttl_ms = 1000", "ttl_ms = 999", 30, "cache.ttl_ms", "must be 1000 to"),
+        ("destroy_after_s = 3600", "destroy_after_s = 59", 32, "lifecycle.destroy_after_s", "must be 60 to"),
+        ("tenant_key_age_s = 0", "tenant_key_age_s = 1", 33, "lifecycle.tenant_key_age_s", "must be 0 for never, or"),
+        ("data_key_uses = 1000000", "data_key_uses = 999", 34, "lifecycle.data_key_uses", "must be 1000 to"),
         (r#"dir = "audit""#, "", 17, "", "missing field `dir`"),
     ];
     for (from, to, line, key, why) in table {
