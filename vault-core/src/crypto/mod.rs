@@ -14,11 +14,9 @@ pub use random::{Randomness, set_randomness};
 pub(crate) use random::{fill as random_bytes, unbuffered};
 pub(crate) use wrap::{unwrap32, wrap32};
 
-#[cfg(feature = "dev")]
 use ring::digest::{Context, SHA256};
 
-/// SHA-256 (FIPS 180-4) of the parts, one after the other. Only the local root key needs it here.
-#[cfg(feature = "dev")]
+/// SHA-256 (FIPS 180-4) of the parts, one after the other.
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
     for part in parts {
