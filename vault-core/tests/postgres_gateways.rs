@@ -19,8 +19,8 @@ use pollster::block_on;
 use proxy::Proxy;
 use vault_core::error::{Check, Dependency};
 use vault_core::fs::OsFs;
-use vault_core::id::{KeyVersion, Reason};
-use vault_core::keys::CacheSettings;
+use vault_core::id::{KeyVersion, Reason, Subject};
+use vault_core::keys::{ApprovalState, CacheSettings, Seen};
 use vault_core::kms::Roots;
 use vault_core::principal::{Operator, Workload};
 use vault_core::store::{PostgresSettings, PostgresStore};
@@ -112,6 +112,42 @@ impl Gateway {
 }
 
 const SUSPENDED: Result<(), Error> = Err(Error::Denied(Check::Suspended));
+
+#[test]
+fn a_shred_on_one_gateway_wipes_the_key_on_the_other_within_a_second() {
+    let Some(database) = Database::fresh() else { return };
+    let people = People::new();
+    let a = Gateway::start(&people, &database.root, database.settings());
+    let b = Gateway::start(&people, &database.root, database.settings());
+    a.set_up();
+    let (mia, noa) = (a.encrypt(Some("mia")).unwrap(), a.encrypt(Some("noa")).unwrap());
+    let decrypt = |subject, envelope: &[u8]| {
+        let target = target("acme", "customers", Some(subject));
+        let request = DecryptRequest { target: &target, context: &context(), envelope };
+        block_on(b.vault.decrypt(&b.billing, request)).map(drop)
+    };
+    decrypt("mia", &mia).unwrap();
+    assert!(b.vault.keys().data_key_stats().held > 0);
+    let subject = Subject::parse("mia").unwrap();
+    let asked = block_on(a.vault.shred_subject(&call(&a.alice, &a.reason), &tenant("acme"), &subject)).unwrap();
+    let seen = Seen { request_sha256: asked.request_sha256, subject: Some(&subject) };
+    let bob = people.operator("bob");
+    let done = block_on(a.vault.approve(&call(&bob, &a.reason), (&tenant("acme"), asked.id), seen)).unwrap();
+    assert_eq!(done.state, ApprovalState::Executed);
+    let begun = Instant::now();
+    while b.vault.keys().data_key_stats().held > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(1), "the key is still in memory");
+        thread::sleep(Duration::from_millis(1));
+    }
+    println!("measured: a shredded subject's key was wiped on the other gateway after {:?}", begun.elapsed());
+    assert_eq!(decrypt("mia", &mia), Err(Error::Unopenable));
+    assert!(matches!(b.encrypt(Some("mia")), Err(Error::FailedPrecondition(_))));
+    decrypt("noa", &noa).unwrap();
+    // What a database administrator sees of her is nothing.
+    for table in ["blindvault_rows", "blindvault_changes"] {
+        assert!(!database.sql(&format!("SELECT * FROM {table}")).contains("6d6961"), "mia, in hexadecimal");
+    }
+}
 
 fn is_cut_off(result: &Result<(), Error>) -> bool {
     matches!(result, Err(Error::Unavailable { dependency: Dependency::Store, .. }))
