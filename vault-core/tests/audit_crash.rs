@@ -1,11 +1,12 @@
 //! Whatever the disk forgets in a crash, the log opens, every acknowledged entry is in it unchanged, and it extends
 //! every checkpoint that was published. And with any kind of sync left out the same test finds the loss.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pollster::block_on;
 use simfs::{Fault, Rng, SimFs, SyncCall, SyncKind};
 use vault_core::Error;
@@ -192,6 +193,45 @@ fn a_failed_sync_acknowledges_nothing_and_the_next_opening_writes_again() {
         verdict(&fs.crash(seed), &receipts, &outside).unwrap();
     }
     assert!(failed > 0, "no fault hit a frame or a checkpoint");
+}
+
+/// Crashes while a crash is being repaired. What the first one left of a frame or a checkpoint is cut; were the cut not
+/// durable before something is written in its place, a second crash could leave a mixture of both.
+#[test]
+fn recovery_survives_crashes_of_its_own() {
+    // Many entries at once, so that frames are longer than the one that recovery writes.
+    let together = |fs: &SimFs| {
+        let mut acknowledged = Vec::new();
+        let Ok(log) = open(fs) else { return acknowledged };
+        for _ in 0..2 {
+            let events =
+                (0..24).map(|n| log.system(SystemEvent::Refusals { reason: "no certificate", second: 1, count: n }));
+            acknowledged.extend(block_on(join_all(events)).into_iter().flatten());
+        }
+        acknowledged
+    };
+    let whole = SimFs::new();
+    assert_eq!(together(&whole).len(), 48);
+    let mut cuts = 0;
+    for op in 1..=whole.ops() {
+        let fs = SimFs::new();
+        fs.crash_at(op);
+        let receipts = together(&fs);
+        let outside = published(&fs);
+        for seed in 0..2 {
+            let seed = op * 100 + seed;
+            for dies_at in 1..8 {
+                let repairing = fs.crash(seed);
+                repairing.crash_at(dies_at);
+                drop(open(&repairing));
+                let outside: Vec<_> = outside.iter().copied().chain(published(&repairing)).collect();
+                cuts += 1;
+                verdict(&repairing.crash(seed * 10 + dies_at), &receipts, &outside)
+                    .unwrap_or_else(|what| panic!("operation {op}, seed {seed}, died at {dies_at}: {what}"));
+            }
+        }
+    }
+    assert!(cuts > 300, "{cuts}");
 }
 
 #[test]

@@ -150,14 +150,6 @@ const GUARDS: &[Guard] = &[
         fails: "",
     },
     Guard {
-        name: "sync: names of the log that a killed process left",
-        file: "vault-core/src/audit/log.rs",
-        from: "    fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;\n",
-        to: "",
-        test: LOG,
-        fails: "",
-    },
-    Guard {
         name: "sync: the log's frames after a cut",
         file: "vault-core/src/audit/log.rs",
         from: "        entries.sync_data().map_err(|_| UNWRITABLE)?;\n",

@@ -419,8 +419,8 @@ struct Files {
 fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<Files, Error> {
     let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
     let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
-    // Names that a killed process made and did not sync.
-    fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;
+    // The last name that is made. Where it is, those before it were synced; where it is not, its own sync is theirs as
+    // well, those included that a killed process made and did not sync.
     if !fs.exists(&dir.join(VKEY)) {
         fs.replace(&dir.join(VKEY), format!("{}\n", signer.verifier().vkey()).as_bytes()).map_err(|_| UNWRITABLE)?;
     }
