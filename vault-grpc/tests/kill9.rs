@@ -436,7 +436,7 @@ async fn what_was_acknowledged_survives_sigkill() {
         "hardly anything ran"
     );
     println!(
-        "measured: {cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; tenant keys at versions {versions:?}; \
+        "measured: {cycles} kills: {} envelopes, {tenants} tenants acknowledged and all there; rotations acknowledged up to tenant key versions {versions:?}; \
          {} of {} subjects shredded, none came back",
         writes.len(),
         shreds.iter().filter(|shred| shred.executed).count(),
