@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, random_bytes, sha256};
+use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, open_bytes, seal_bytes, sha256};
 use crate::error::Error;
 use crate::kms::Wrapping;
 use crate::store::{MAX_KEY, MAX_VALUE, Table};
@@ -64,29 +64,21 @@ impl Chunks {
     }
 
     /// The next chunk, with its length.
-    pub(super) fn seal(&mut self, mut plain: Vec<u8>, last: bool) -> Result<Vec<u8>, Error> {
-        let mut nonce = [0; NONCE];
-        random_bytes(&mut nonce)?;
+    pub(super) fn seal(&mut self, plain: Vec<u8>, last: bool) -> Result<Vec<u8>, Error> {
         let aad = self.aad(last);
-        let (commitment, tag) = self.key.seal_once(&nonce, &aad, &mut plain)?;
-        let len = u32::try_from(plain.len() + AROUND).map_err(|_| Error::invalid("chunk", "too long"))?;
-        Ok([&len.to_be_bytes()[..], &nonce, &commitment, &plain, &tag].concat())
+        let sealed = seal_bytes(&self.key, &aad, plain)?;
+        let len = u32::try_from(sealed.len()).map_err(|_| Error::invalid("chunk", "too long"))?;
+        Ok([&len.to_be_bytes()[..], &sealed].concat())
     }
 
     /// Opens the next chunk; `last` if nothing follows it in the file.
     pub(super) fn open(&mut self, sealed: &[u8], last: bool) -> Result<Vec<u8>, Error> {
         let at = format!("chunk {}: does not open; altered, cut, or of another backup", self.index);
         let aad = self.aad(last);
-        let parts = || {
-            let (nonce, rest) = sealed.split_first_chunk()?;
-            let (commitment, rest) = rest.split_first_chunk()?;
-            let (body, tag) = rest.split_last_chunk()?;
-            Some((nonce, commitment, body, tag))
-        };
-        let (nonce, commitment, body, tag) = parts().ok_or_else(|| damaged(at.clone()))?;
-        let mut plain = body.to_vec();
-        self.key.open_once(nonce, commitment, &aad, &mut plain, tag).map_err(|_| damaged(at))?;
-        Ok(plain)
+        match open_bytes(&self.key, &aad, sealed) {
+            Err(Error::Unopenable) => Err(damaged(at)),
+            done => done,
+        }
     }
 }
 

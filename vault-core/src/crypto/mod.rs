@@ -12,7 +12,7 @@ pub(crate) use hkdf::expand_sha256;
 pub(crate) use kc_xaes::{COMMITMENT, KcKey, NONCE, PREFIX, Run, SUFFIX, TAG};
 pub use random::{Randomness, set_randomness};
 pub(crate) use random::{fill as random_bytes, unbuffered};
-pub(crate) use wrap::{unwrap32, wrap32};
+pub(crate) use wrap::{open_bytes, seal_bytes, unwrap32, wrap32};
 
 use ring::digest::{Context, SHA256};
 

@@ -58,6 +58,30 @@ pub(crate) fn unwrap32(wrapping: &KcKey, aad: &[u8], wrapped: &[u8]) -> Result<K
     })
 }
 
+/// Seals bytes under `key`, bound to `aad`, with a fresh random nonce: `N(24) ‖ C(32) ‖ ciphertext ‖ tag(16)`.
+///
+/// # Errors
+/// [`Error::Unavailable`] without entropy.
+pub(crate) fn seal_bytes(key: &KcKey, aad: &[u8], mut body: Vec<u8>) -> Result<Vec<u8>, Error> {
+    let mut nonce = [0; NONCE];
+    random_bytes(&mut nonce)?;
+    let (commitment, tag) = key.seal_once(&nonce, aad, &mut body)?;
+    Ok([&nonce[..], &commitment, &body, &tag].concat())
+}
+
+/// Opens what [`seal_bytes`] made.
+///
+/// # Errors
+/// [`Error::Unopenable`], whatever is wrong.
+pub(crate) fn open_bytes(key: &KcKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
+    let (nonce, rest) = sealed.split_first_chunk().ok_or(Error::Unopenable)?;
+    let (commitment, rest) = rest.split_first_chunk().ok_or(Error::Unopenable)?;
+    let (body, tag) = rest.split_last_chunk().ok_or(Error::Unopenable)?;
+    let mut body = body.to_vec();
+    key.open_once(nonce, commitment, aad, &mut body, tag)?;
+    Ok(body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::{EncryptionContext, Generated, MAX_INNER, RootError, RootKey};
-use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, random_bytes, sha256, unwrap32, wrap32};
+use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, open_bytes, seal_bytes, sha256, unwrap32, wrap32};
 use crate::error::{Dependency, Error};
 use crate::fs::{Fs, Open};
 use crate::secret::Key32;
@@ -90,24 +90,16 @@ const fn failed(why: &'static str) -> Error {
 
 /// The outer layer of a split root: `01 ‖ N(24) ‖ C(32) ‖ ciphertext ‖ tag(16)`, KC-XAES-256-GCM as for wrapped keys.
 fn seal(key: &KcKey, aad: &[u8], inner: &[u8]) -> Result<Vec<u8>, Error> {
-    let mut nonce = [0; NONCE];
-    random_bytes(&mut nonce)?;
-    let mut body = inner.to_vec();
-    let (commitment, tag) = key.seal_once(&nonce, aad, &mut body)?;
-    Ok([&[OUTER_VERSION][..], &nonce, &commitment, &body, &tag].concat())
+    Ok([vec![OUTER_VERSION], seal_bytes(key, aad, inner.to_vec())?].concat())
 }
 
 fn open(key: &KcKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, Error> {
-    let (version, rest) = sealed.split_first().ok_or(Error::Unopenable)?;
-    if *version != OUTER_VERSION || sealed.len() > 1 + NONCE + COMMITMENT + MAX_INNER + TAG {
-        return Err(Error::Unopenable);
+    match sealed.split_first() {
+        Some((&OUTER_VERSION, rest)) if rest.len() <= NONCE + COMMITMENT + MAX_INNER + TAG => {
+            open_bytes(key, aad, rest)
+        }
+        _ => Err(Error::Unopenable),
     }
-    let (nonce, rest) = rest.split_first_chunk().ok_or(Error::Unopenable)?;
-    let (commitment, rest) = rest.split_first_chunk().ok_or(Error::Unopenable)?;
-    let (body, tag) = rest.split_last_chunk().ok_or(Error::Unopenable)?;
-    let mut body = body.to_vec();
-    key.open_once(nonce, commitment, aad, &mut body, tag)?;
-    Ok(body)
 }
 
 fn refused(error: Error) -> RootError {

@@ -42,8 +42,8 @@ impl Vault {
     }
 
     /// Looks whether some of the keys are due for rotation, another part each time; then carries on what is under way for
-    /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault has been opened, and from time to time; more than one may at the same
-    /// time.
+    /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault
+    /// has been opened, and from time to time; more than one may at the same time.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`] if the tenants with work cannot be read.

@@ -14,7 +14,7 @@
 use ring::hmac;
 
 use super::fault::Fault;
-use crate::crypto::{COMMITMENT, KcKey, NONCE, TAG, expand_sha256, random_bytes};
+use crate::crypto::{KcKey, expand_sha256, open_bytes, seal_bytes};
 use crate::error::Error;
 use crate::secret::{Key32, scrub_stack};
 use crate::store::{Row, Scanned, Table};
@@ -91,11 +91,8 @@ impl Sealer {
     }
 
     /// Seals bytes for a place and a number.
-    pub(super) fn close(&self, (kind, name): (&str, &[u8]), number: u64, mut body: Vec<u8>) -> Result<Vec<u8>, Error> {
-        let mut nonce = [0; NONCE];
-        random_bytes(&mut nonce)?;
-        let (commitment, tag) = self.row.seal_once(&nonce, &self.aad(kind, name, number), &mut body)?;
-        Ok([&[VERSION][..], &nonce, &commitment, &body, &tag].concat())
+    pub(super) fn close(&self, (kind, name): (&str, &[u8]), number: u64, body: Vec<u8>) -> Result<Vec<u8>, Error> {
+        Ok([vec![VERSION], seal_bytes(&self.row, &self.aad(kind, name, number), body)?].concat())
     }
 
     /// Opens what [`Self::close`] made for this place and number.
@@ -106,13 +103,9 @@ impl Sealer {
         if *format != VERSION {
             return Err(damaged());
         }
-        let (nonce, rest) = rest.split_first_chunk::<NONCE>().ok_or_else(damaged)?;
-        let (commitment, rest) = rest.split_first_chunk::<COMMITMENT>().ok_or_else(damaged)?;
-        let (body, tag) = rest.split_last_chunk::<TAG>().ok_or_else(damaged)?;
-        let mut body = body.to_vec();
-        match self.row.open_once(nonce, commitment, &self.aad(kind, name, number), &mut body, tag) {
+        match open_bytes(&self.row, &self.aad(kind, name, number), rest) {
             Err(Error::Unopenable) => Err(damaged()),
-            done => done.map(|()| body),
+            done => done,
         }
     }
 
