@@ -1,0 +1,259 @@
+//! An installation on either store, and the process that serves it.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+#[cfg(feature = "postgres")]
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use vault_client::{Endpoint, OperatorClient, VaultClient};
+use vault_grpc::init::{OPERATOR_DOMAIN, init};
+use vault_grpc::pki::Leaf;
+
+#[cfg(feature = "postgres")]
+use crate::postgres::{PASSWORD, Server, USER};
+
+const SIGKILL: i32 = 9;
+/// How long a gateway may take to start, and to die where a step is to kill it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Where the rows are.
+#[derive(Clone)]
+pub(crate) enum Rows {
+    Embedded,
+    #[cfg(feature = "postgres")]
+    Postgres(Arc<Server>, String),
+}
+
+#[cfg(feature = "postgres")]
+impl Rows {
+    /// In a fresh database.
+    pub(crate) fn on(server: &Arc<Server>) -> Self {
+        Self::Postgres(Arc::clone(server), server.database())
+    }
+}
+
+/// A running `vault-grpc serve`. Killed when dropped.
+pub(crate) struct Served {
+    child: Child,
+    data: String,
+    control: String,
+    /// Entries that the audit log had at the start.
+    pub(crate) entries: u64,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Served {
+    pub(crate) fn kill(&mut self) {
+        // SIGKILL; it fails only for a child that has ended.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+
+    /// Waits until it has killed itself; false if it lives on.
+    pub(crate) async fn dies(&mut self, within: Duration) -> bool {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                assert_eq!(status.signal(), Some(SIGKILL), "{status}");
+                return true;
+            }
+            if begun.elapsed() > within {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// How a gateway ended that did not come to serve, and what it said.
+type Ended = (ExitStatus, Vec<String>);
+
+fn serve(config: &Path, failpoint: &Path) -> Result<Served, Ended> {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
+        .args(["serve", "--config"])
+        .arg(config)
+        .arg("--failpoint")
+        .arg(failpoint)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let (mut data, mut control, mut entries, mut seen) = (None, None, None, Vec::new());
+    while data.is_none() || control.is_none() {
+        let Some(Ok(line)) = lines.next() else {
+            drop(child.kill());
+            return Err((child.wait().unwrap(), seen));
+        };
+        let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
+        let address = field("address").map(|address| address.trim_matches('"').to_owned());
+        match field("plane") {
+            Some("\"data\"") => data = address,
+            Some("\"control\"") => control = address,
+            _ => {}
+        }
+        entries = entries.or_else(|| field("entries").and_then(|n| n.parse().ok()));
+        seen.push(line);
+    }
+    // Read on, so that the gateway never waits for its log lines to be taken.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    Ok(Served { child, data: data.unwrap(), control: control.unwrap(), entries: entries.unwrap() })
+}
+
+pub(crate) struct Site {
+    /// Holds `site`: what `init` made.
+    dir: tempfile::TempDir,
+    rows: Rows,
+}
+
+impl Site {
+    /// Made by `init`, with a second operator; the workload `billing` may use `tenants` besides its own.
+    pub(crate) fn new(rows: Rows, tenants: &[String]) -> Self {
+        let site = Self { dir: tempfile::tempdir().unwrap(), rows };
+        let made = init(&site.path(""), 0, 0).unwrap();
+        let bob = Leaf::client("bob", &format!("spiffe://{OPERATOR_DOMAIN}/operator/bob"));
+        let issued = made.operator_ca.issue(&bob).unwrap();
+        fs::write(site.path("certs/operator-bob.pem"), &issued.certificate).unwrap();
+        fs::write(site.path("certs/operator-bob.key"), issued.key.as_bytes()).unwrap();
+        let also: String = tenants.iter().map(|tenant| format!(", \"{tenant}\"")).collect();
+        site.edit("policies/registry.toml", "\"acme\"]", &format!("\"acme\"{also}]"));
+        // As soon as it may be, so that a test can see the end of it.
+        site.edit("vault.toml", "\n[store]\n", "\n[lifecycle]\ndestroy_after_s = 60\n\n[store]\n");
+        site.use_rows();
+        site
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join("site").join(name)
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = fs::read_to_string(self.path(name)).unwrap();
+        assert_eq!(text.matches(from).count(), 1, "{name}: {from}");
+        fs::write(self.path(name), text.replacen(from, to, 1)).unwrap();
+    }
+
+    #[cfg(not(feature = "postgres"))]
+    fn use_rows(&self) {}
+
+    #[cfg(feature = "postgres")]
+    fn use_rows(&self) {
+        use std::os::unix::fs::PermissionsExt as _;
+        let Rows::Postgres(server, database) = &self.rows else { return };
+        fs::write(self.path("db.password"), PASSWORD).unwrap();
+        fs::set_permissions(self.path("db.password"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(self.path("db-ca.pem"), &server.ca_pem).unwrap();
+        let store = format!(
+            "kind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{database}\"\n\
+             user = \"{USER}\"\npassword_file = \"db.password\"\n",
+            server.port,
+        );
+        self.edit("vault.toml", "path = \"data/vault.redb\"\n", &store);
+    }
+
+    /// The same installation once more, as it stands: files and rows. Nothing may be serving it.
+    pub(crate) fn copy(&self) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp").arg("-a").arg(self.path("")).arg(dir.path().join("site")).status().unwrap();
+        assert!(copied.success());
+        match &self.rows {
+            Rows::Embedded => Self { dir, rows: Rows::Embedded },
+            #[cfg(feature = "postgres")]
+            Rows::Postgres(server, database) => {
+                let copy = Self { dir, rows: Rows::Postgres(Arc::clone(server), server.copy(database)) };
+                let Rows::Postgres(_, name) = &copy.rows else { return copy };
+                copy.edit("vault.toml", &format!("\"{database}\""), &format!("\"{name}\""));
+                copy
+            }
+        }
+    }
+
+    /// Starts a gateway.
+    #[expect(clippy::panic, reason = "tests")]
+    pub(crate) fn serve(&self) -> Served {
+        match serve(&self.path("vault.toml"), &self.path("failpoint")) {
+            Ok(served) => served,
+            Err((status, said)) => panic!("the gateway did not start: {status}\n{}", said.join("\n")),
+        }
+    }
+
+    /// Starts a gateway that is to kill itself at once.
+    pub(crate) async fn serve_until_it_dies(&self) {
+        match serve(&self.path("vault.toml"), &self.path("failpoint")) {
+            Ok(mut served) => assert!(served.dies(PATIENCE).await, "it lives"),
+            Err((status, said)) => assert_eq!(status.signal(), Some(SIGKILL), "{status}\n{}", said.join("\n")),
+        }
+    }
+
+    /// Has the gateway kill itself when it reaches a step for the `nth` time from now.
+    pub(crate) fn arm(&self, point: &str, nth: u64) {
+        fs::write(self.path("failpoint.new"), format!("{point} {nth}")).unwrap();
+        fs::rename(self.path("failpoint.new"), self.path("failpoint")).unwrap();
+    }
+
+    pub(crate) fn disarm(&self) {
+        fs::remove_file(self.path("failpoint")).unwrap();
+    }
+
+    fn endpoint(&self, address: &str, who: &str) -> Endpoint {
+        let read = |name: &str| fs::read(self.path("certs").join(name)).unwrap();
+        let (certificate, key) = (read(&format!("{who}.pem")), read(&format!("{who}.key")));
+        Endpoint::new(address, "localhost", read("server-ca.pem"), certificate, key)
+    }
+
+    pub(crate) async fn workload(&self, served: &Served, who: &str) -> VaultClient {
+        VaultClient::connect(&self.endpoint(&served.data, who)).await.unwrap()
+    }
+
+    pub(crate) async fn operator(&self, served: &Served, who: &str) -> OperatorClient {
+        OperatorClient::connect(&self.endpoint(&served.control, &format!("operator-{who}"))).await.unwrap()
+    }
+
+    /// The key that the audit log's checkpoints and receipts are verified with.
+    pub(crate) fn verifier(&self) -> String {
+        fs::read_to_string(self.path("audit.vkey")).unwrap()
+    }
+
+    pub(crate) fn audit_verifies(&self) {
+        let output = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
+            .args(["audit", "verify", "--dir"])
+            .arg(self.path("data/audit"))
+            .arg("--key")
+            .arg(self.path("audit.vkey"))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "audit verify: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    pub(crate) fn has_database(&self) -> bool {
+        !matches!(self.rows, Rows::Embedded)
+    }
+
+    /// Stops the database, if there is one, as a crash would.
+    pub(crate) fn crash_database(&self) {
+        match &self.rows {
+            Rows::Embedded => {}
+            #[cfg(feature = "postgres")]
+            Rows::Postgres(server, _) => server.crash(),
+        }
+    }
+
+    pub(crate) fn start_database(&self) {
+        match &self.rows {
+            Rows::Embedded => {}
+            #[cfg(feature = "postgres")]
+            Rows::Postgres(server, _) => server.start(),
+        }
+    }
+}
