@@ -106,7 +106,7 @@ fn serve(config: &Path, failpoint: &Path) -> Result<Served, Ended> {
         seen.push(line);
     }
     // Read on, so that the gateway never waits for its log lines to be taken.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|l| println!("GW {l}")));
     Ok(Served { child, data: data.unwrap(), control: control.unwrap(), entries: entries.unwrap() })
 }
 
