@@ -121,7 +121,7 @@ impl Acknowledged {
         let mut of_workload = [Vec::new(), Vec::new()];
         writes.for_each(|write| of_workload[write.workload].push(write));
         for (mine, (client, (_, tenant))) in of_workload.iter().zip(clients.iter().zip(WORKLOADS)) {
-            for batch in mine.chunks(500) {
+            for batch in mine.chunks(100) {
                 let item = |w: &Write| BatchItem::envelope(w.dataset, w.envelope.clone()).subject(&w.subject);
                 let items = batch.iter().map(item).collect();
                 let opened = client.batch_decrypt(tenant, "test", items).await.unwrap();

@@ -9,12 +9,15 @@
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says what was done")]
 
 mod acknowledged;
+mod case;
+mod destruction;
 #[cfg(feature = "postgres")]
 #[path = "../../../vault-core/tests/common/postgres.rs"]
 mod postgres;
 mod random;
 mod random_kills;
 mod site;
+mod steps;
 mod writers;
 
 use site::Rows;
@@ -24,9 +27,21 @@ async fn what_was_acknowledged_survives_sigkill() {
     random_kills::kill("embedded", random_kills::cycles(20), || Rows::Embedded).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back() {
+    steps::kill_at_each("embedded", || Rows::Embedded).await;
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_was_acknowledged_survives_sigkill_on_postgres_and_of_postgres() {
     let Some(server) = postgres::Server::own().map(std::sync::Arc::new) else { return };
     random_kills::kill("postgres", random_kills::cycles(10), || Rows::on(&server)).await;
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back_on_postgres() {
+    let Some(server) = postgres::Server::own().map(std::sync::Arc::new) else { return };
+    steps::kill_at_each("postgres", || Rows::on(&server)).await;
 }

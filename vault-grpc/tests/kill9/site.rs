@@ -5,11 +5,20 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-#[cfg(feature = "postgres")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vault_client::{Endpoint, OperatorClient, VaultClient};
+use vault_client::{Endpoint, Limits, OperatorClient, VaultClient};
+use vault_core::fs::OsFs;
+#[cfg(feature = "postgres")]
+use vault_core::kms::{LocalRoot, Roots};
+#[cfg(feature = "postgres")]
+use vault_core::principal::certificates_from_pem;
+#[cfg(feature = "postgres")]
+use vault_core::secret::SecretBytes;
+#[cfg(feature = "postgres")]
+use vault_core::store::{Address, PostgresSettings, PostgresStore, Tls};
+use vault_core::store::{EmbeddedStore, Store, Table};
 use vault_grpc::init::{OPERATOR_DOMAIN, init};
 use vault_grpc::pki::Leaf;
 
@@ -74,6 +83,11 @@ impl Served {
     }
 }
 
+/// For a busy machine.
+fn patient() -> Limits {
+    Limits { deadline: Duration::from_secs(30), ..Limits::default() }
+}
+
 /// How a gateway ended that did not come to serve, and what it said.
 type Ended = (ExitStatus, Vec<String>);
 
@@ -106,7 +120,7 @@ fn serve(config: &Path, failpoint: &Path) -> Result<Served, Ended> {
         seen.push(line);
     }
     // Read on, so that the gateway never waits for its log lines to be taken.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|l| println!("GW {l}")));
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
     Ok(Served { child, data: data.unwrap(), control: control.unwrap(), entries: entries.unwrap() })
 }
 
@@ -155,7 +169,8 @@ impl Site {
         fs::write(self.path("db-ca.pem"), &server.ca_pem).unwrap();
         let store = format!(
             "kind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{database}\"\n\
-             user = \"{USER}\"\npassword_file = \"db.password\"\n",
+             user = \"{USER}\"\npassword_file = \"db.password\"\nconnect_timeout_ms = 30000\nwait_timeout_ms = 30000\n\
+             statement_timeout_ms = 30000\n",
             server.port,
         );
         self.edit("vault.toml", "path = \"data/vault.redb\"\n", &store);
@@ -212,11 +227,12 @@ impl Site {
     }
 
     pub(crate) async fn workload(&self, served: &Served, who: &str) -> VaultClient {
-        VaultClient::connect(&self.endpoint(&served.data, who)).await.unwrap()
+        VaultClient::connect(&self.endpoint(&served.data, who)).await.unwrap().with_limits(patient())
     }
 
     pub(crate) async fn operator(&self, served: &Served, who: &str) -> OperatorClient {
-        OperatorClient::connect(&self.endpoint(&served.control, &format!("operator-{who}"))).await.unwrap()
+        let endpoint = self.endpoint(&served.control, &format!("operator-{who}"));
+        OperatorClient::connect(&endpoint).await.unwrap().with_limits(patient())
     }
 
     /// The key that the audit log's checkpoints and receipts are verified with.
@@ -234,6 +250,31 @@ impl Site {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "audit verify: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    /// The states in the rows of a table, in their order, as the store's own reader has them. Nothing may be serving it.
+    pub(crate) async fn states_of(&self, table: Table) -> Vec<String> {
+        let store: Arc<dyn Store> = match &self.rows {
+            Rows::Embedded => Arc::new(EmbeddedStore::open(Arc::new(OsFs), &self.path("data/vault.redb")).unwrap()),
+            #[cfg(feature = "postgres")]
+            Rows::Postgres(server, database) => Arc::new(self.open_database(server, database).await),
+        };
+        let found = store.scan(table, b"", None, 1000).await.unwrap();
+        let value = |row: &[u8]| serde_json::from_slice::<serde_json::Value>(row).unwrap();
+        found.iter().map(|scanned| value(&scanned.row.value)["state"].as_str().unwrap().to_owned()).collect()
+    }
+
+    #[cfg(feature = "postgres")]
+    async fn open_database(&self, server: &Server, database: &str) -> PostgresStore {
+        let config = fs::read_to_string(self.path("vault.toml")).unwrap();
+        let instance = config.split("\ninstance = \"").nth(1).unwrap().split('"').next().unwrap();
+        let roots = Roots::single(Arc::new(LocalRoot::open(&OsFs, &self.path("root.key")).unwrap())).unwrap();
+        let ca = certificates_from_pem(server.ca_pem.as_bytes()).unwrap();
+        let hosts = vec![("localhost".to_owned(), server.port)];
+        let address = Address::Tcp { hosts, tls: Tls { ca, client: None } };
+        let password = Some(SecretBytes::copy_of(PASSWORD.as_bytes()));
+        let settings = PostgresSettings { password, ..PostgresSettings::new(address, database, USER) };
+        PostgresStore::open(settings, roots, instance).await.unwrap()
     }
 
     pub(crate) fn has_database(&self) -> bool {
