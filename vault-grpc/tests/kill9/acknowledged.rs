@@ -9,7 +9,7 @@ use vault_client::{BatchItem, Code, OperatorClient, Target, VaultClient};
 use vault_proto::v1::{Approval, ApprovalState};
 
 use crate::random::Random;
-use crate::site::{Served, Site};
+use crate::served::Served;
 
 pub(crate) const DATASETS: [&str; 2] = ["customers", "rotated"];
 /// The two workloads that `init` makes, each with its tenant.
@@ -82,13 +82,12 @@ impl Acknowledged {
     }
 
     /// Opens what is new since a mark, and some of what is older.
-    pub(crate) async fn is_there(&self, site: &Site, served: &Served, random: &mut Random, since: Mark) {
-        let clients = workloads(site, served).await;
+    pub(crate) async fn is_there(&self, served: &Served, random: &mut Random, since: Mark) {
         let mut writes = self.writes.lock().unwrap().clone();
         let new = writes.split_off(since.writes);
         let old = (0..SAMPLE.min(writes.len())).map(|_| writes[random.below(writes.len())].clone());
-        self.all_open(&clients, new.into_iter().chain(old)).await;
-        let operator = site.operator(served, "alice").await;
+        self.all_open(&served.workloads, new.into_iter().chain(old)).await;
+        let operator = &served.alice;
         let tenants = self.tenants.lock().unwrap()[since.tenants..].to_vec();
         for (tenant, has_dataset) in tenants {
             assert_eq!(operator.get_tenant(&tenant).await.unwrap().tenant, tenant);
@@ -99,7 +98,7 @@ impl Acknowledged {
             }
         }
         let shreds = self.shreds.lock().unwrap()[since.shreds..].to_vec();
-        self.shreds_are_whole(&operator, &clients[0], &shreds).await;
+        self.shreds_are_whole(served, &shreds).await;
         let versions = *self.tenant_keys.lock().unwrap();
         for ((_, tenant), version) in WORKLOADS.iter().zip(versions) {
             assert!(operator.get_tenant(tenant).await.unwrap().active_key_version >= version);
@@ -108,12 +107,11 @@ impl Acknowledged {
     }
 
     /// Opens everything.
-    pub(crate) async fn all_is_there(&self, site: &Site, served: &Served) {
-        let clients = workloads(site, served).await;
+    pub(crate) async fn all_is_there(&self, served: &Served) {
         let writes = self.writes.lock().unwrap().clone();
-        self.all_open(&clients, writes.into_iter()).await;
+        self.all_open(&served.workloads, writes.into_iter()).await;
         let shreds = self.shreds.lock().unwrap().clone();
-        self.shreds_are_whole(&site.operator(served, "alice").await, &clients[0], &shreds).await;
+        self.shreds_are_whole(served, &shreds).await;
     }
 
     /// Opens envelopes, in batches.
@@ -136,10 +134,11 @@ impl Acknowledged {
     }
 
     /// What was shredded is gone, also if the gateway was killed in the middle; what nobody approved is there.
-    async fn shreds_are_whole(&self, operator: &OperatorClient, client: &VaultClient, shreds: &[Shred]) {
+    async fn shreds_are_whole(&self, served: &Served, shreds: &[Shred]) {
+        let client = &served.workloads[0];
         let tenant = WORKLOADS[0].1;
         for shred in shreds {
-            let (state, reads) = decided(operator, &shred.asked).await;
+            let (state, reads) = decided(&served.alice, &shred.asked).await;
             (0..reads).for_each(|_| self.call());
             let target = Target::new(tenant, DATASETS[0], "test").subject(&shred.subject);
             let opened = client.decrypt(&target, shred.envelope.clone()).await;
@@ -158,14 +157,6 @@ impl Acknowledged {
             }
         }
     }
-}
-
-pub(crate) async fn workloads(site: &Site, served: &Served) -> Vec<VaultClient> {
-    let mut clients = Vec::new();
-    for (who, _) in WORKLOADS {
-        clients.push(site.workload(served, who).await);
-    }
-    clients
 }
 
 /// An approval once nothing more becomes of it by itself, and how often it was read: what was approved before a death,

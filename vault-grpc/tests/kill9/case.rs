@@ -11,7 +11,8 @@ use vault_core::keys::ReceiptText;
 use vault_proto::v1::{Approval, ApprovalState, Tenant, TenantState};
 
 use crate::acknowledged::{DATASETS, decided};
-use crate::site::{Served, Site};
+use crate::served::Served;
+use crate::site::Site;
 use crate::steps::Calls;
 
 const DATASET: &str = DATASETS[0];
@@ -64,14 +65,8 @@ fn dead(error: &ClientError) {
 
 impl Case {
     /// A tenant of its own, with a few envelopes.
-    pub(crate) async fn new(
-        site: &Site,
-        served: &Served,
-        tenant: &str,
-        calls: Calls,
-        (point, nth): (String, u64),
-    ) -> Self {
-        let operator = site.operator(served, "alice").await;
+    pub(crate) async fn new(served: &Served, tenant: &str, calls: Calls, (point, nth): (String, u64)) -> Self {
+        let operator = &served.alice;
         operator.create_tenant(tenant, None, "test").await.unwrap();
         operator.create_dataset(tenant, DATASET, "pii", "eu", "test").await.unwrap();
         let mut case = Self { tenant: tenant.to_owned(), calls, point, nth, held: Vec::new(), shredded: Vec::new() };
@@ -79,7 +74,7 @@ impl Case {
         if calls == Calls::RotateMany {
             subjects.extend((0..MANY).map(|n| format!("s-{n}")));
         }
-        let client = site.workload(served, "billing").await;
+        let client = &served.workloads[0];
         for batch in subjects.chunks(100) {
             let item = |name: &String| BatchItem::plaintext(DATASET, name.as_bytes()).subject(name);
             let sealed = client.batch_encrypt(tenant, "test", batch.iter().map(item).collect()).await.unwrap();
@@ -95,18 +90,18 @@ impl Case {
     }
 
     /// Makes the calls that end with the gateway's death, or lead to it.
-    pub(crate) async fn call(&mut self, site: &Site, served: &Served) -> Told {
-        let client = site.workload(served, "billing").await;
-        let (alice, bob) = (site.operator(served, "alice").await, site.operator(served, "bob").await);
+    pub(crate) async fn call(&mut self, served: &Served) -> Told {
+        let client = &served.workloads[0];
+        let Served { alice, bob, .. } = served;
         let mut told = Told::default();
         let ended = match self.calls {
-            Calls::Encrypt => self.encrypt(&client, &mut told).await,
-            Calls::Rotate | Calls::RotateMany => self.rotate(&alice, &mut told).await,
-            Calls::RotateUnderLoad => self.rotate_under_load(&client, &alice, &mut told).await,
-            Calls::RotateDataKeys => self.rotate_data_keys(&alice, &mut told).await,
-            Calls::Rewrap => self.rewrap(&client, &mut told).await,
-            Calls::ShredSubject => self.shred((&alice, &bob), Some(GONE), &mut told).await,
-            Calls::ShredTenant => self.shred((&alice, &bob), None, &mut told).await,
+            Calls::Encrypt => self.encrypt(client, &mut told).await,
+            Calls::Rotate | Calls::RotateMany => self.rotate(alice, &mut told).await,
+            Calls::RotateUnderLoad => self.rotate_under_load(client, alice, &mut told).await,
+            Calls::RotateDataKeys => self.rotate_data_keys(alice, &mut told).await,
+            Calls::Rewrap => self.rewrap(client, &mut told).await,
+            Calls::ShredSubject => self.shred((alice, bob), Some(GONE), &mut told).await,
+            Calls::ShredTenant => self.shred((alice, bob), None, &mut told).await,
             Calls::Destruction => Ok(()),
         };
         if let Err(error) = ended {
@@ -209,17 +204,17 @@ impl Case {
 
     /// After the next start: what was told holds, and what was begun comes to its end, by itself or by calling again.
     pub(crate) async fn is_whole(&mut self, site: &Site, served: &Served, told: Told) {
-        let client = site.workload(served, "billing").await;
-        let (alice, bob) = (site.operator(served, "alice").await, site.operator(served, "bob").await);
+        let client = &served.workloads[0];
+        let Served { alice, bob, .. } = served;
         match self.calls {
             Calls::Encrypt | Calls::Destruction => {}
             Calls::Rotate | Calls::RotateMany | Calls::RotateUnderLoad => {
-                self.is_there(site, served).await;
-                let before = self.rotation_ended(&alice).await;
+                self.is_there(served).await;
+                let before = self.rotation_ended(alice).await;
                 assert!(told.version.is_none_or(|version| before.active_key_version >= version), "{self}");
                 let again = alice.rotate_tenant_key(&self.tenant, "test").await.unwrap().tenant.unwrap();
                 assert_eq!(again.active_key_version, before.active_key_version + 1, "{self}");
-                self.rotation_ended(&alice).await;
+                self.rotation_ended(alice).await;
             }
             Calls::RotateDataKeys => {
                 let version = async |told: bool| {
@@ -238,10 +233,10 @@ impl Case {
                 assert_eq!(rewrapped.key_version, 2, "{self}");
                 self.held.push(Held { subject: first.subject, envelope: rewrapped.envelope });
             }
-            Calls::ShredSubject => self.shred_ends(site, (&alice, &bob), Some(GONE), &client, told).await,
-            Calls::ShredTenant => self.shred_ends(site, (&alice, &bob), None, &client, told).await,
+            Calls::ShredSubject => self.shred_ends(site, (alice, bob), Some(GONE), client, told).await,
+            Calls::ShredTenant => self.shred_ends(site, (alice, bob), None, client, told).await,
         }
-        self.is_there(site, served).await;
+        self.is_there(served).await;
     }
 
     /// The tenant once no rotation of its key is under way: the gateway ends one unasked.
@@ -258,9 +253,9 @@ impl Case {
     }
 
     /// Waits until the shred of a subject has led away from the tenant key version above it.
-    pub(crate) async fn rotated_away(&self, site: &Site, served: &Served) {
-        let (alice, begun) = (site.operator(served, "alice").await, Instant::now());
-        while self.rotation_ended(&alice).await.active_key_version < 2 {
+    pub(crate) async fn rotated_away(&self, served: &Served) {
+        let begun = Instant::now();
+        while self.rotation_ended(&served.alice).await.active_key_version < 2 {
             assert!(begun.elapsed() < Duration::from_secs(20), "{self}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -300,16 +295,16 @@ impl Case {
     }
 
     /// Everything that is to open opens, and nothing that was shredded does.
-    pub(crate) async fn is_there(&self, site: &Site, served: &Served) {
-        let client = site.workload(served, "billing").await;
-        self.opens(&client).await;
+    pub(crate) async fn is_there(&self, served: &Served) {
+        let client = &served.workloads[0];
+        self.opens(client).await;
         for Held { subject, envelope } in &self.shredded {
             let opened = client.decrypt(&self.target(subject), envelope.clone()).await;
             assert_eq!(opened.unwrap_err().code(), Code::InvalidArgument, "{self}: {subject}");
             let sealed = client.encrypt(&self.target(subject), b"again").await;
             assert_eq!(sealed.unwrap_err().code(), Code::FailedPrecondition, "{self}: {subject}");
         }
-        let tenant = site.operator(served, "alice").await.get_tenant(&self.tenant).await.unwrap();
+        let tenant = served.alice.get_tenant(&self.tenant).await.unwrap();
         let whole_tenant = self.calls == Calls::ShredTenant && !self.shredded.is_empty();
         assert_eq!(tenant.state() == TenantState::Destroyed, whole_tenant, "{self}");
     }

@@ -23,13 +23,13 @@ pub(crate) struct Waiting {
 /// Shreds a subject, and makes so many copies of that.
 pub(crate) async fn begin(rows: &impl Fn() -> Rows, copies: usize) -> Vec<Waiting> {
     let site = Site::new(rows(), &[TENANT.to_owned()]);
-    let mut served = site.serve();
-    let mut case = Case::new(&site, &served, TENANT, Calls::ShredSubject, (String::new(), 1)).await;
-    let told = case.call(&site, &served).await;
+    let mut served = site.serve().await;
+    let mut case = Case::new(&served, TENANT, Calls::ShredSubject, (String::new(), 1)).await;
+    let told = case.call(&served).await;
     case.is_whole(&site, &served, told).await;
     let due = Instant::now() + DUE;
-    case.rotated_away(&site, &served).await;
-    served.kill();
+    case.rotated_away(&served).await;
+    served.process.kill();
     (0..copies).map(|_| Waiting { site: site.copy(), case: case.clone(), due }).collect()
 }
 
@@ -43,8 +43,8 @@ impl Waiting {
         site.disarm();
         let begun = Instant::now();
         loop {
-            let served = site.serve();
-            case.is_there(&site, &served).await;
+            let served = site.serve().await;
+            case.is_there(&served).await;
             site.audit_verifies();
             drop(served);
             let states = site.states_of(Table::TenantKeys).await;
@@ -55,6 +55,6 @@ impl Waiting {
             assert!(begun.elapsed() < Duration::from_secs(60), "{point}: {states:?}");
         }
         // What was to survive does so without the old version, too.
-        case.is_there(&site, &site.serve()).await;
+        case.is_there(&site.serve().await).await;
     }
 }

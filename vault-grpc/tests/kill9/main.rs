@@ -2,8 +2,9 @@
 //! keys. Everything acknowledged is there after the next start, what was shredded is not, and the audit log verifies. On
 //! both stores; PostgreSQL itself is killed, too.
 //!
-//! `BLINDVAULT_KILL_CYCLES` sets how many kills at random each store sees, `BLINDVAULT_SEED` the moments. A killed process
-//! leaves the page cache in place; what is not synced is the business of the tests on the simulated disk in `vault-core`.
+//! `BLINDVAULT_KILL_CYCLES` sets how many kills at random each store sees, and has PostgreSQL see every way to each step
+//! instead of one; `BLINDVAULT_SEED` sets the moments. A killed process leaves the page cache in place; what is not synced is
+//! the business of the tests on the simulated disk in `vault-core`.
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says what was done")]
@@ -16,6 +17,7 @@ mod destruction;
 mod postgres;
 mod random;
 mod random_kills;
+mod served;
 mod site;
 mod steps;
 mod writers;
@@ -29,7 +31,7 @@ async fn what_was_acknowledged_survives_sigkill() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back() {
-    steps::kill_at_each("embedded", || Rows::Embedded).await;
+    steps::kill_at_each("embedded", true, || Rows::Embedded).await;
 }
 
 #[cfg(feature = "postgres")]
@@ -43,5 +45,5 @@ async fn what_was_acknowledged_survives_sigkill_on_postgres_and_of_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back_on_postgres() {
     let Some(server) = postgres::Server::own().map(std::sync::Arc::new) else { return };
-    steps::kill_at_each("postgres", || Rows::on(&server)).await;
+    steps::kill_at_each("postgres", random_kills::is_long(), || Rows::on(&server)).await;
 }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::acknowledged::{Acknowledged, DATASETS, WORKLOADS};
 use crate::random::Random;
-use crate::site::{Rows, Served, Site};
+use crate::served::Served;
+use crate::site::{Rows, Site};
 use crate::writers::{self, Kill};
 
 /// Killed after at most so many answers, and at most so many microseconds later.
@@ -17,6 +18,11 @@ const KILLS_A_SITE: usize = 50;
 const DATABASE_EVERY: usize = 5;
 /// How long a gateway may take to find its database again.
 const BACK: Duration = Duration::from_secs(60);
+
+/// Whether this is no run of CI.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("BLINDVAULT_KILL_CYCLES").is_some()
+}
 
 /// `BLINDVAULT_KILL_CYCLES`, else what CI runs.
 pub(crate) fn cycles(in_ci: usize) -> usize {
@@ -64,17 +70,10 @@ pub(crate) async fn kill(store: &str, kills: usize, rows: impl Fn() -> Rows) {
     );
 }
 
-fn timed<T>(total: &mut Duration, work: impl FnOnce() -> T) -> T {
-    let begun = Instant::now();
-    let done = work();
-    *total += begun.elapsed();
-    done
-}
-
 async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mut Totals) {
     let done = Arc::new(Acknowledged::default());
-    let mut served = timed(&mut totals.starting, || site.serve());
-    let operator = site.operator(&served, "alice").await;
+    let mut served = site.serve().await;
+    let operator = &served.alice;
     for (_, tenant) in WORKLOADS {
         operator.create_tenant(tenant, None, "test").await.unwrap();
         for dataset in DATASETS {
@@ -85,7 +84,7 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         let (before, mark) = (done.calls(), done.mark());
         let begun = Instant::now();
         let kill = Kill::new(site.has_database() && cycle % DATABASE_EVERY == DATABASE_EVERY - 1);
-        let mut writers = writers::start(site, &served, cycle, (&done, &kill)).await;
+        let mut writers = writers::start(&served, cycle, (&done, &kill));
         // After some answers, and then at any moment of whatever is under way.
         done.reaches(before + 1 + u64::try_from(random.below(CALLS)).unwrap()).await;
         tokio::time::sleep(Duration::from_micros(u64::try_from(random.below(MICROSECONDS)).unwrap())).await;
@@ -93,7 +92,7 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         if kill.database {
             site.crash_database();
         } else {
-            served.kill();
+            served.process.kill();
         }
         while let Some(writer) = writers.join_next().await {
             writer.unwrap();
@@ -103,22 +102,28 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         if kill.database {
             // The gateway lives, and finds it again by itself.
             site.start_database();
-            is_back(site, &served).await;
+            is_back(&served).await;
             totals.of_database += 1;
         } else {
-            served = site.serve();
+            served = site.serve().await;
             // Each call left at least one entry before it was answered.
             let calls = done.calls();
-            assert!(served.entries >= calls, "{calls} calls were answered, but {} entries are there", served.entries);
+            assert!(
+                served.process.entries >= calls,
+                "{calls} calls were answered, but {} entries are there",
+                served.process.entries
+            );
         }
         totals.starting += begun.elapsed();
         let begun = Instant::now();
-        done.is_there(site, &served, random, mark).await;
+        done.is_there(&served, random, mark).await;
         totals.checking += begun.elapsed();
-        timed(&mut totals.verifying, || site.audit_verifies());
+        let begun = Instant::now();
+        site.audit_verifies();
+        totals.verifying += begun.elapsed();
         totals.kills += 1;
     }
-    done.all_is_there(site, &served).await;
+    done.all_is_there(&served).await;
     drop(served);
     site.audit_verifies();
     totals.envelopes += done.writes.lock().unwrap().len();
@@ -130,10 +135,9 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
     totals.shredded += shreds.iter().filter(|shred| shred.executed).count();
 }
 
-async fn is_back(site: &Site, served: &Served) {
-    let operator = site.operator(served, "alice").await;
+async fn is_back(served: &Served) {
     let begun = Instant::now();
-    while let Err(error) = operator.get_tenant(WORKLOADS[0].1).await {
+    while let Err(error) = served.alice.get_tenant(WORKLOADS[0].1).await {
         assert!(begun.elapsed() < BACK, "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

@@ -1,12 +1,11 @@
-//! An installation on either store, and the process that serves it.
+//! An installation on either store.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vault_client::{Endpoint, Limits, OperatorClient, VaultClient};
 use vault_core::fs::OsFs;
@@ -22,11 +21,12 @@ use vault_core::store::{EmbeddedStore, Store, Table};
 use vault_grpc::init::{OPERATOR_DOMAIN, init};
 use vault_grpc::pki::Leaf;
 
+use crate::acknowledged::WORKLOADS;
 #[cfg(feature = "postgres")]
 use crate::postgres::{PASSWORD, Server, USER};
+use crate::served::{Process, SIGKILL, Served, start};
 
-const SIGKILL: i32 = 9;
-/// How long a gateway may take to start, and to die where a step is to kill it.
+/// How long a gateway may take to die where a step is to kill it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where the rows are.
@@ -45,83 +45,9 @@ impl Rows {
     }
 }
 
-/// A running `vault-grpc serve`. Killed when dropped.
-pub(crate) struct Served {
-    child: Child,
-    data: String,
-    control: String,
-    /// Entries that the audit log had at the start.
-    pub(crate) entries: u64,
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
-
-impl Served {
-    pub(crate) fn kill(&mut self) {
-        // SIGKILL; it fails only for a child that has ended.
-        drop(self.child.kill());
-        drop(self.child.wait());
-    }
-
-    /// Waits until it has killed itself; false if it lives on.
-    pub(crate) async fn dies(&mut self, within: Duration) -> bool {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                assert_eq!(status.signal(), Some(SIGKILL), "{status}");
-                return true;
-            }
-            if begun.elapsed() > within {
-                return false;
-            }
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    }
-}
-
 /// For a busy machine.
 fn patient() -> Limits {
     Limits { deadline: Duration::from_secs(30), ..Limits::default() }
-}
-
-/// How a gateway ended that did not come to serve, and what it said.
-type Ended = (ExitStatus, Vec<String>);
-
-fn serve(config: &Path, failpoint: &Path) -> Result<Served, Ended> {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
-        .args(["serve", "--config"])
-        .arg(config)
-        .arg("--failpoint")
-        .arg(failpoint)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-    let (mut data, mut control, mut entries, mut seen) = (None, None, None, Vec::new());
-    while data.is_none() || control.is_none() {
-        let Some(Ok(line)) = lines.next() else {
-            drop(child.kill());
-            return Err((child.wait().unwrap(), seen));
-        };
-        let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-        let address = field("address").map(|address| address.trim_matches('"').to_owned());
-        match field("plane") {
-            Some("\"data\"") => data = address,
-            Some("\"control\"") => control = address,
-            _ => {}
-        }
-        entries = entries.or_else(|| field("entries").and_then(|n| n.parse().ok()));
-        seen.push(line);
-    }
-    // Read on, so that the gateway never waits for its log lines to be taken.
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-    Ok(Served { child, data: data.unwrap(), control: control.unwrap(), entries: entries.unwrap() })
 }
 
 pub(crate) struct Site {
@@ -193,19 +119,38 @@ impl Site {
         }
     }
 
-    /// Starts a gateway.
+    /// Starts a gateway, and connects to it.
     #[expect(clippy::panic, reason = "tests")]
-    pub(crate) fn serve(&self) -> Served {
-        match serve(&self.path("vault.toml"), &self.path("failpoint")) {
-            Ok(served) => served,
+    pub(crate) async fn serve(&self) -> Served {
+        match start(&self.path("vault.toml"), &self.path("failpoint")) {
+            Ok(process) => self.connect(process).await,
             Err((status, said)) => panic!("the gateway did not start: {status}\n{}", said.join("\n")),
         }
     }
 
+    async fn connect(&self, process: Process) -> Served {
+        let workload = async |who: &str| {
+            let endpoint = self.endpoint(&process.data, who);
+            VaultClient::connect(&endpoint).await.unwrap().with_limits(patient())
+        };
+        let operator = async |who: &str| {
+            let endpoint = self.endpoint(&process.control, who);
+            OperatorClient::connect(&endpoint).await.unwrap().with_limits(patient())
+        };
+        let [billing, storefront] = WORKLOADS;
+        let (billing, storefront, alice, bob) = tokio::join!(
+            workload(billing.0),
+            workload(storefront.0),
+            operator("operator-alice"),
+            operator("operator-bob"),
+        );
+        Served { process, workloads: [billing, storefront], alice, bob }
+    }
+
     /// Starts a gateway that is to kill itself at once.
     pub(crate) async fn serve_until_it_dies(&self) {
-        match serve(&self.path("vault.toml"), &self.path("failpoint")) {
-            Ok(mut served) => assert!(served.dies(PATIENCE).await, "it lives"),
+        match start(&self.path("vault.toml"), &self.path("failpoint")) {
+            Ok(mut process) => assert!(process.dies(PATIENCE).await, "it lives"),
             Err((status, said)) => assert_eq!(status.signal(), Some(SIGKILL), "{status}\n{}", said.join("\n")),
         }
     }
@@ -224,15 +169,6 @@ impl Site {
         let read = |name: &str| fs::read(self.path("certs").join(name)).unwrap();
         let (certificate, key) = (read(&format!("{who}.pem")), read(&format!("{who}.key")));
         Endpoint::new(address, "localhost", read("server-ca.pem"), certificate, key)
-    }
-
-    pub(crate) async fn workload(&self, served: &Served, who: &str) -> VaultClient {
-        VaultClient::connect(&self.endpoint(&served.data, who)).await.unwrap().with_limits(patient())
-    }
-
-    pub(crate) async fn operator(&self, served: &Served, who: &str) -> OperatorClient {
-        let endpoint = self.endpoint(&served.control, &format!("operator-{who}"));
-        OperatorClient::connect(&endpoint).await.unwrap().with_limits(patient())
     }
 
     /// The key that the audit log's checkpoints and receipts are verified with.

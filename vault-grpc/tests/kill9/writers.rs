@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use vault_client::{ClientError, Code, OperatorClient, Origin, Target, VaultClient};
 use vault_proto::v1::ApprovalState;
 
-use crate::acknowledged::{Acknowledged, DATASETS, Shred, WORKLOADS, Write, workloads};
-use crate::site::{Served, Site};
+use crate::acknowledged::{Acknowledged, DATASETS, Shred, WORKLOADS, Write};
+use crate::served::Served;
 
 /// The kill that a cycle ends with.
 #[derive(Debug)]
@@ -59,24 +59,18 @@ struct Lane {
 }
 
 /// Starts them all.
-pub(crate) async fn start(
-    site: &Site,
-    served: &Served,
-    cycle: usize,
-    (done, kill): (&Arc<Acknowledged>, &Arc<Kill>),
-) -> JoinSet<()> {
+pub(crate) fn start(served: &Served, cycle: usize, (done, kill): (&Arc<Acknowledged>, &Arc<Kill>)) -> JoinSet<()> {
     let lane = |run: String| Lane { run, done: Arc::clone(done), kill: Arc::clone(kill) };
-    let clients = workloads(site, served).await;
-    let (alice, bob) = (site.operator(served, "alice").await, site.operator(served, "bob").await);
+    let Served { workloads, alice, bob, .. } = served;
     let mut writers = JoinSet::new();
-    for (workload, client) in clients.iter().enumerate() {
+    for (workload, client) in workloads.iter().enumerate() {
         for number in 0..4 {
             writers.spawn(encrypt(client.clone(), workload, lane(format!("{cycle}-{number}"))));
         }
     }
     writers.spawn(create(alice.clone(), lane(cycle.to_string())));
-    writers.spawn(shred((alice.clone(), bob), clients[0].clone(), lane(cycle.to_string())));
-    writers.spawn(rotate(alice, cycle, lane(String::new())));
+    writers.spawn(shred((alice.clone(), bob.clone()), workloads[0].clone(), lane(cycle.to_string())));
+    writers.spawn(rotate(alice.clone(), cycle, lane(String::new())));
     writers
 }
 
