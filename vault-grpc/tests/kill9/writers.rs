@@ -119,12 +119,20 @@ async fn rotate(operator: OperatorClient, first: usize, Lane { done, kill, .. }:
     for n in first.. {
         let workload = n % 2;
         let tenant = WORKLOADS[workload].1;
+        // In either order, as a kill may come before the second.
+        let data_keys_first = n / 2 % 2 == 0;
         let steps = async {
-            operator.rotate_data_keys(tenant, Some(DATASETS[1]), "test").await?;
-            done.call();
+            if data_keys_first {
+                operator.rotate_data_keys(tenant, Some(DATASETS[1]), "test").await?;
+                done.call();
+            }
             let rotated = operator.rotate_tenant_key(tenant, "test").await?;
             done.call();
             done.tenant_keys.lock().unwrap()[workload] = rotated.tenant.unwrap().active_key_version;
+            if !data_keys_first {
+                operator.rotate_data_keys(tenant, Some(DATASETS[1]), "test").await?;
+                done.call();
+            }
             Ok(())
         };
         if kill.is_over() || steps.await.is_err_and(|error| kill.ends(&error)) {
