@@ -10,8 +10,8 @@ use crate::summary::{Run, Summary};
 
 /// What release builds are tested with: what the benches are built with.
 const DEV: &str = "vault-core/dev";
-/// How often the gateway is killed in `--long`.
-const LONG_KILL_CYCLES: &str = "200";
+/// How often the gateway, or its database, is killed at random in `--long`, on each store.
+const LONG_KILL_CYCLES: &str = "500";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
 /// On a terminal a person decides.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -76,7 +76,7 @@ pub(crate) fn test(long: bool) -> bool {
         let mut vectors = with(&lib);
         vectors.env("BLINDVAULT_LONG", "1");
         add("accumulated vectors", vectors);
-        let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--test", "kill9"]);
+        let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--features", "postgres", "--test", "kill9"]);
         kills.env("BLINDVAULT_KILL_CYCLES", LONG_KILL_CYCLES);
         add("kill -9", kills);
     }

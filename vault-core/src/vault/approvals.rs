@@ -4,6 +4,7 @@ use super::control::{About, Ask, ControlCall};
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, Subject, TenantId};
 use crate::keys::receipt::{self, Evicted, ReceiptText};
 use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Seen, Shredded, Turn};
@@ -124,7 +125,8 @@ impl Vault {
                 let (write, ordered, request) =
                     self.keys.decide((tenant, id), Some(seen), who, ApprovalState::Approved).await?;
                 // In the log before it happens, and in whatever state this call ends.
-                self.audit.system_of(tenant, SystemEvent::Approving { approval: id, request }).await?;
+                let approving = SystemEvent::Approving { approval: id, request };
+                around(Step::ShredApproving, self.audit.system_of(tenant, approving)).await?;
                 match self.keys.begin_shred(&ordered, (id, write), delay).await {
                     Ok(()) => break request,
                     // The one before first, then this one.
@@ -156,7 +158,7 @@ impl Vault {
             Turn::Ready(done) => {
                 let event =
                     SystemEvent::Shredded { approval: done.approval, data_keys: done.keys, version: done.under };
-                let entry = self.audit.system_of(tenant, event).await?;
+                let entry = around(Step::ShredEntry, self.audit.system_of(tenant, event)).await?;
                 let receipt = self.audit.sign_note(&self.receipt(tenant, &done, entry.index).text())?;
                 self.keys.end_shred(tenant, &done, &receipt).await?;
                 Turn::Ready(())

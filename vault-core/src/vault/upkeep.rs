@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::TenantId;
 use crate::keys::{Due, Turn};
 use crate::policy::{Action, Permit};
@@ -120,7 +121,8 @@ impl Vault {
             Turn::More => Turn::More,
             Turn::Idle => Turn::Idle,
             Turn::Ready(ripe) => {
-                self.audit.system_of(tenant, SystemEvent::TenantKeyDestroyed { version: ripe.version }).await?;
+                let event = SystemEvent::TenantKeyDestroyed { version: ripe.version };
+                around(Step::DestroyEntry, self.audit.system_of(tenant, event)).await?;
                 self.keys.end_destruction(tenant, &ripe).await?;
                 Turn::Ready(())
             }
@@ -134,7 +136,7 @@ impl Vault {
             Turn::Idle => Turn::Idle,
             Turn::Ready(rotation) => {
                 let event = SystemEvent::TenantKeyRotated { version: rotation.to, data_keys: rotation.data_keys };
-                self.audit.system_of(tenant, event).await?;
+                around(Step::RotateEntry, self.audit.system_of(tenant, event)).await?;
                 self.keys.end_rotation(tenant, &rotation).await?;
                 Turn::Ready(())
             }

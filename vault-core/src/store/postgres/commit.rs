@@ -13,6 +13,7 @@ use super::chain::{Change, Sum, Total, link, open_tenant, seal_tenant};
 use super::fault::{Fault, of_commit};
 use super::rows::Parameter;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::store::{Expect, Table, Write};
 
 /// How often a batch starts over when another transaction is in the way.
@@ -137,7 +138,7 @@ impl Shared {
             Ok::<_, Stop>(work)
         });
         let work = begun.await.map_err(|_| SLOW)??;
-        match timeout(self.limit, work.commit()).await {
+        match timeout(self.limit, around(Step::StoreCommit, work.commit())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(of_commit(Some(&error)).into()),
             Err(_) => Err(of_commit(None).into()),

@@ -55,6 +55,7 @@ impl Shared {
         let parameters: &[Parameter<'_>] =
             &[(&table.name(), Type::TEXT), (&stored_key, Type::BYTEA), (&tenant, Type::BYTEA)];
         for _ in 0..ATTEMPTS {
+            let asked = self.fresh.total().epoch;
             let found = self.read(GET, parameters).await?;
             let (version, sealed, head) = found.first().map_or(Ok((None, None, None)), columns).map_err(Fault::from)?;
             let row = match (version, sealed) {
@@ -65,7 +66,7 @@ impl Shared {
                 return Err(Fault::Damaged("a row holds the key of another").into());
             }
             let seen = Seen { kind: table.name(), key: &stored_key, version: version.unwrap_or(0) };
-            if self.is_newest(tenant, head.unwrap_or(0), &[seen]).await? {
+            if self.is_newest(tenant, (head.unwrap_or(0), asked), &[seen]).await? {
                 return Ok(row.map(|row| row.row));
             }
         }
@@ -102,15 +103,17 @@ impl Shared {
              WHERE r.kind = $1 AND r.key {starts} $2 {ends}ORDER BY r.key LIMIT $3"
         );
         for _ in 0..ATTEMPTS {
-            if let Some(found) = self.opened(table, &self.read(&sql, &parameters).await?).await? {
+            let asked = self.fresh.total().epoch;
+            if let Some(found) = self.opened(table, asked, &self.read(&sql, &parameters).await?).await? {
                 return Ok(found);
             }
         }
         Err(Fault::Again.into())
     }
 
-    /// The rows of a scan, if they are the newest; `None` if more is known than they show.
-    async fn opened(&self, table: Table, found: &[SqlRow]) -> Result<Option<Vec<Scanned>>, Error> {
+    /// The rows of a scan, if they are the newest; `None` if more is known than they show. `asked`: see
+    /// [`Self::is_newest`].
+    async fn opened(&self, table: Table, asked: i64, found: &[SqlRow]) -> Result<Option<Vec<Scanned>>, Error> {
         let mut opened = Vec::with_capacity(found.len());
         let (mut tenant, mut head, mut seen) = (Vec::new(), 0, Vec::new());
         for row in found {
@@ -121,7 +124,7 @@ impl Shared {
             // In order of their keys, the rows of a tenant are beside each other.
             let (own, epoch) = (tenant_of(&scanned.key), epoch.unwrap_or(0));
             if own != tenant || epoch != head {
-                if !seen.is_empty() && !self.is_newest(&tenant, head, &seen).await? {
+                if !seen.is_empty() && !self.is_newest(&tenant, (head, asked), &seen).await? {
                     return Ok(None);
                 }
                 (tenant, head, seen) = (own.to_vec(), epoch, Vec::new());
@@ -129,7 +132,7 @@ impl Shared {
             seen.push(Seen { kind: table.name(), key, version });
             opened.push(scanned);
         }
-        let newest = seen.is_empty() || self.is_newest(&tenant, head, &seen).await?;
+        let newest = seen.is_empty() || self.is_newest(&tenant, (head, asked), &seen).await?;
         Ok(newest.then_some(opened))
     }
 }
