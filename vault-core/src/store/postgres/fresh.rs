@@ -172,7 +172,7 @@ impl Shared {
             }
             known.sum.add(self.sealer.element(&place, version)?);
         }
-        if open_tenant(&self.sealer, tenant, epoch, &sealed)? != known.sum {
+        if open_tenant(&self.sealer, tenant, epoch, &sealed)?.sum != known.sum {
             return Err(OLD.into());
         }
         known.epoch = epoch;

@@ -30,7 +30,7 @@ fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
 
 impl Shared {
     /// Runs one statement that reads. A connection that had died while it was idle is no reason to fail.
-    async fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<SqlRow>, Error> {
+    pub(super) async fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<SqlRow>, Error> {
         loop {
             let loan = self.pool.take().await?;
             let fault = match timeout(self.limit, loan.connection.client.query_typed(sql, parameters)).await {
