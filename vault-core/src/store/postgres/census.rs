@@ -2,8 +2,8 @@
 //!
 //! It says something every ten seconds at least. One that has said nothing for ten minutes is marked; one that was marked
 //! and still says nothing goes. All of that by the clock of the one who looks, which no other can put back. A gateway
-//! that finds itself marked wipes what it has and enters anew before its lease is renewed, and no lease is longer than a
-//! minute: so whoever has keys in memory is in the directory.
+//! that finds itself marked wipes what it has and enters anew; it looks within half a minute of hearing of a change, else
+//! its lease is not renewed, and no lease is longer than a minute: so whoever has keys in memory is in the directory.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use super::gateways::Directory;
 
 /// After how long without a word a gateway is marked.
 const SILENT: Duration = Duration::from_secs(600);
-/// How long after that it goes: longer than any lease.
-const GONE: Duration = Duration::from_secs(120);
+/// How long after that it goes: far longer than any lease, and the time in which a gateway looks for its mark.
+const GONE: Duration = Duration::from_secs(240);
 
 /// What a gateway last said, and since when we know it.
 #[derive(Clone)]
@@ -81,13 +81,13 @@ mod tests {
         directory.gateways[2].silent = false;
         // The time from when the mark is seen counts.
         assert_eq!(at(800, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
-        assert_eq!(at(919, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
-        assert_eq!(at(920, &mut directory), named(&[("alive", false), ("mute", false)]));
+        assert_eq!(at(1039, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
+        assert_eq!(at(1040, &mut directory), named(&[("alive", false), ("mute", false)]));
     }
 
     /// A gateway that does not hear of its mark stops serving when its lease ends, and that comes before it goes.
     #[test]
     fn no_lease_outlasts_a_mark() {
-        assert!(GONE > Duration::from_secs(60) && SILENT > GONE);
+        assert!(GONE > 2 * (Duration::from_secs(60) + super::super::gateways::DOUBT) && SILENT > GONE);
     }
 }

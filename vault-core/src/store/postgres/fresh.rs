@@ -115,11 +115,19 @@ fn name(sealer: &Sealer, kind: &str, key: &[u8]) -> Result<[u8; 16], Error> {
 
 impl Shared {
     /// Whether rows of a tenant, read together with `head`, the epoch of its last change (0 if there was none), are the
-    /// newest. `false` if more is known already than was read: read again.
-    pub(super) async fn is_newest(&self, tenant: &[u8], head: i64, rows: &[Seen<'_>]) -> Result<bool, Error> {
+    /// newest. `before` is the epoch of all that was known before they were read. `false` if more is known by now than was
+    /// read: read again.
+    pub(super) async fn is_newest(
+        &self,
+        tenant: &[u8],
+        (before, head): (i64, i64),
+        rows: &[Seen<'_>],
+    ) -> Result<bool, Error> {
         self.fresh.check()?;
-        if head < self.fresh.epoch_of(tenant).unwrap_or(0) {
-            return Err(OLD.into());
+        let epoch = self.fresh.epoch_of(tenant).unwrap_or(0);
+        if head < epoch {
+            // It may have changed, and been confirmed, since it was read.
+            return if epoch <= before { Err(OLD.into()) } else { Ok(false) };
         }
         if head == 0 {
             // Nothing of this tenant was ever replaced.

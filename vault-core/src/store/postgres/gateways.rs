@@ -10,41 +10,31 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::time::{sleep, timeout};
 use tokio_postgres::types::Type;
 
 use super::Shared;
 use super::census::{Silence, tidied};
-use super::chain::open_tenant;
 use super::fault::Fault;
 use super::rows::Parameter;
 use crate::crypto::random_bytes;
 use crate::error::{Dependency, Error};
-use crate::store::{Eviction, Expect, Table, Write};
-use crate::time::{Clock as _, SystemClock, Timestamp};
+use crate::store::{Expect, Table, Write};
+use crate::time::{Clock as _, SystemClock};
 
 /// The key of the directory's row: no tenant has such a name.
 pub(super) const DIRECTORY: &[u8] = b"#gateways";
 /// The kind under which confirmations are sealed; no table of rows has such a name.
-const CONFIRMATION: &str = "#gateway";
+pub(super) const CONFIRMATION: &str = "#gateway";
 /// How often a gateway says that it is there, if it has nothing to confirm.
 const BEAT: Duration = Duration::from_secs(10);
-/// Between two looks at what others have confirmed.
-const LOOK: Duration = Duration::from_millis(20);
-/// How often the directory is written anew when others write it, too; and how often what was read is read again.
+/// How long the lease is renewed while it is not known whether this gateway is still in the directory.
+pub(super) const DOUBT: Duration = Duration::from_secs(30);
+/// How often the directory is written anew when others write it, too.
 const ATTEMPTS: usize = 16;
-/// How long a gateway tends without saying so again, as the database has it, and before it says so.
-const TENDING: Duration = Duration::from_secs(5);
-const RENEW_TENDING: Duration = Duration::from_secs(2);
 
 const TELL: &str = "INSERT INTO blindvault_gateways (id, epoch, sealed) VALUES ($1, $2, $3) \
     ON CONFLICT (id) DO UPDATE SET epoch = EXCLUDED.epoch, sealed = EXCLUDED.sealed";
-const TOLD: &str = "SELECT id, epoch, sealed FROM blindvault_gateways";
 const FORGET: &str = "DELETE FROM blindvault_gateways WHERE NOT id = ANY($1)";
-const HEAD: &str = "SELECT rows_epoch, sealed FROM blindvault_changes WHERE tenant = $1";
-const TEND: &str = "UPDATE blindvault_tending SET holder = $1, until = CURRENT_TIMESTAMP + INTERVAL '5 seconds' \
-    WHERE id = 1 AND (holder = $1 OR until < CURRENT_TIMESTAMP)";
-const REST: &str = "UPDATE blindvault_tending SET until = CURRENT_TIMESTAMP WHERE id = 1 AND holder = $1";
 
 const OUT: u8 = 0;
 const IN: u8 = 1;
@@ -68,7 +58,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// What stands for it in receipts: two starts of one gateway differ.
-    fn shown(&self) -> String {
+    pub(super) fn shown(&self) -> String {
         format!("{}/{}", self.name, self.id.get(..8).unwrap_or_default())
     }
 }
@@ -80,9 +70,16 @@ pub(super) struct Directory {
     pub(super) gateways: Vec<Entry>,
 }
 
+/// Changes of the directory that this gateway has heard of and not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Doubt {
+    since: Option<Instant>,
+    changes: u64,
+}
+
 /// This gateway among the others.
 pub(super) struct Gateways {
-    id: String,
+    pub(super) id: String,
     name: String,
     lease: Duration,
     standing: AtomicU8,
@@ -92,12 +89,14 @@ pub(super) struct Gateways {
     /// The epoch of the last confirmation that the database has; [`NEVER`] since it joined.
     told: AtomicI64,
     telling: AtomicBool,
+    doubt: Mutex<Doubt>,
     beat: Mutex<Option<Instant>>,
     silences: Mutex<HashMap<String, Silence>>,
-    tending: Mutex<Option<Instant>>,
+    /// Since when this gateway holds the work on keys.
+    pub(super) tending: Mutex<Option<Instant>>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,6 +114,7 @@ impl Gateways {
             revoked: AtomicI64::new(0),
             told: AtomicI64::new(NEVER),
             telling: AtomicBool::new(false),
+            doubt: Mutex::default(),
             beat: Mutex::default(),
             silences: Mutex::default(),
             tending: Mutex::default(),
@@ -129,6 +129,24 @@ impl Gateways {
         match self.standing.load(Ordering::Acquire) {
             LEFT => Err(Error::unavailable(Dependency::Store, "this gateway stops")),
             standing => Ok(standing == IN),
+        }
+    }
+
+    /// The directory has changed.
+    pub(super) fn doubt(&self) {
+        let mut doubt = lock(&self.doubt);
+        doubt.since.get_or_insert_with(Instant::now);
+        doubt.changes += 1;
+    }
+
+    /// Whether the lease may be renewed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if it is not known for too long whether others wait for this gateway.
+    pub(super) fn is_certain(&self) -> Result<(), Error> {
+        match lock(&self.doubt).since {
+            Some(since) if since.elapsed() >= DOUBT => Err(Fault::Lost("the directory cannot be read").into()),
+            _ => Ok(()),
         }
     }
 
@@ -148,7 +166,7 @@ impl Gateways {
 }
 
 impl Shared {
-    async fn directory(&self) -> Result<(Directory, Expect), Error> {
+    pub(super) async fn directory(&self) -> Result<(Directory, Expect), Error> {
         match self.get(Table::Gateways, DIRECTORY).await? {
             None => Ok((Directory::default(), Expect::Absent)),
             Some(row) => {
@@ -213,9 +231,7 @@ impl Shared {
         own.standing.store(LEFT, Ordering::Release);
         self.changed(None);
         let _one = own.joining.lock().await;
-        if lock(&own.tending).take().is_some() {
-            self.execute(REST, &[(&own.id.as_bytes(), Type::BYTEA)]).await?;
-        }
+        self.rest().await?;
         self.change_directory(|directory| {
             let before = directory.gateways.len();
             directory.gateways.retain(|entry| entry.id != own.id);
@@ -226,10 +242,18 @@ impl Shared {
 
     /// Looks whether this gateway is still in the directory, which has changed. If not, nothing stays in memory; the
     /// next data call enters it again.
-    pub(super) async fn look_for_ourselves(&self) -> Result<(), Error> {
+    async fn look_for_ourselves(&self) -> Result<(), Error> {
+        let before = *lock(&self.gateways.doubt);
+        if before.since.is_none() {
+            return Ok(());
+        }
         if self.gateways.standing.load(Ordering::Acquire) == IN && !self.gateways.is_of(&self.directory().await?.0) {
             let _ = self.gateways.standing.compare_exchange(IN, OUT, Ordering::AcqRel, Ordering::Acquire);
             self.changed(None);
+        }
+        let mut doubt = lock(&self.gateways.doubt);
+        if *doubt == before {
+            doubt.since = None;
         }
         Ok(())
     }
@@ -240,16 +264,20 @@ impl Shared {
         let own = &self.gateways;
         own.revoked.fetch_max(revoked, Ordering::AcqRel);
         if own.standing.load(Ordering::Acquire) != IN {
+            // It looks when it enters.
+            lock(&own.doubt).since = None;
             return;
         }
         let told = own.told.load(Ordering::Acquire);
         let beat = lock(&own.beat).is_none_or(|beat| beat.elapsed() >= BEAT);
+        let doubt = lock(&own.doubt).since.is_some();
         let owed = told == NEVER || told < own.revoked.load(Ordering::Acquire) || beat;
-        if owed && !own.telling.swap(true, Ordering::AcqRel) {
+        if (owed || doubt) && !own.telling.swap(true, Ordering::AcqRel) {
             let shared = Arc::clone(self);
             tokio::spawn(async move {
                 // What fails is owed still, and tried again after the next confirmation.
-                if shared.tell().await.is_ok() && beat {
+                let told = if owed { shared.tell().await } else { Ok(()) };
+                if shared.look_for_ourselves().await.is_ok() && told.is_ok() && beat {
                     let _ = shared.tidy().await;
                 }
                 shared.gateways.telling.store(false, Ordering::Release);
@@ -289,107 +317,5 @@ impl Shared {
         let (directory, _) = self.directory().await?;
         let ids: Vec<&[u8]> = directory.gateways.iter().map(|entry| entry.id.as_bytes()).collect();
         self.execute(FORGET, &[(&ids, Type::BYTEA_ARRAY)]).await.map(drop)
-    }
-
-    /// What each gateway confirmed last, as it stands in the database.
-    async fn told(&self) -> Result<HashMap<String, (i64, Vec<u8>)>, Error> {
-        let rows = self.read(TOLD, &[]).await?;
-        let rows = rows.iter().map(|row| {
-            let id: &[u8] = row.try_get(0)?;
-            Ok((String::from_utf8_lossy(id).into_owned(), (row.try_get(1)?, row.try_get(2)?)))
-        });
-        Ok(rows.collect::<Result<_, tokio_postgres::Error>>().map_err(Fault::from)?)
-    }
-
-    /// The gateways, and which of them have wiped what was last revoked of a tenant; waits a while for the others.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`].
-    pub(super) async fn evictions(&self, tenant: &[u8], patience: Duration) -> Result<Vec<Eviction>, Error> {
-        let until = Instant::now() + patience;
-        loop {
-            let found = self.look_at_evictions(tenant).await?;
-            if Instant::now() >= until || found.iter().all(|gateway| gateway.evicted.is_some()) {
-                return Ok(found);
-            }
-            sleep(LOOK).await;
-        }
-    }
-
-    async fn look_at_evictions(&self, tenant: &[u8]) -> Result<Vec<Eviction>, Error> {
-        // In this order: a gateway that joins later finds the keys gone.
-        let revoked = self.revoked_of(tenant).await?;
-        let (directory, _) = self.directory().await?;
-        let told = self.told().await?;
-        let evicted = |entry: &Entry| {
-            let (epoch, sealed) = told.get(&entry.id)?;
-            let body = self.sealer.disclose((CONFIRMATION, entry.id.as_bytes()), *epoch, sealed).ok()?;
-            let at = u64::from_be_bytes(body.as_slice().try_into().ok()?);
-            (*epoch >= revoked).then_some(Timestamp(at))
-        };
-        let seen = directory.gateways.iter().map(|entry| Eviction {
-            gateway: entry.shown(),
-            lease: Duration::from_millis(entry.lease_ms),
-            evicted: evicted(entry),
-        });
-        Ok(seen.collect())
-    }
-
-    /// The last epoch at which keys of a tenant were revoked.
-    async fn revoked_of(&self, tenant: &[u8]) -> Result<i64, Error> {
-        for _ in 0..ATTEMPTS {
-            let found = self.read(HEAD, &[(&tenant, Type::BYTEA)]).await?;
-            let head =
-                found.first().map(|row| Ok::<_, Fault>((row.try_get::<_, i64>(0)?, row.try_get::<_, Vec<u8>>(1)?)));
-            let head = head.transpose()?;
-            let epoch = head.as_ref().map_or(0, |(epoch, _)| *epoch);
-            if !self.is_newest(tenant, epoch, &[]).await? {
-                continue;
-            }
-            return match head {
-                Some((epoch, sealed)) => Ok(open_tenant(&self.sealer, tenant, epoch, &sealed)?.keys),
-                None => Ok(0),
-            };
-        }
-        Err(Fault::Again.into())
-    }
-
-    /// Whether this gateway is the one that carries on the work on keys: the one that said so last, until it is silent.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub(super) async fn tends(&self) -> Result<bool, Error> {
-        let own = &self.gateways;
-        if own.is_in().is_err() {
-            return Ok(false);
-        }
-        if lock(&own.tending).is_some_and(|since| since.elapsed() < RENEW_TENDING) {
-            return Ok(true);
-        }
-        let asked = Instant::now();
-        let holds = self.execute(TEND, &[(&own.id.as_bytes(), Type::BYTEA)]).await? == 1;
-        // Counted from before the question, so it never lasts longer here than there.
-        let holds = holds && asked.elapsed() < TENDING;
-        *lock(&own.tending) = holds.then_some(asked);
-        Ok(holds)
-    }
-
-    /// Runs one statement that writes and may be repeated. Returns how many rows it changed.
-    async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, Error> {
-        loop {
-            let loan = self.pool.take().await?;
-            let fault = match timeout(self.limit, loan.connection.client.execute_typed(sql, parameters)).await {
-                Ok(Ok(changed)) => {
-                    self.pool.give_back(loan);
-                    return Ok(changed);
-                }
-                Ok(Err(error)) => Fault::from(error),
-                Err(_) => Fault::Lost("the database did not answer in time"),
-            };
-            if !(loan.reused && matches!(fault, Fault::Lost(_))) {
-                return Err(fault.into());
-            }
-            self.pool.forget_idle();
-        }
     }
 }

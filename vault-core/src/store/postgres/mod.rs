@@ -3,7 +3,7 @@
 //! ```text
 //! mod          the store: its runtime, what calls become
 //!   watch      revocations made elsewhere, and the lease
-//!   gateways · census    who else works here, and what each has wiped
+//!   gateways · census    who else works here      evictions · tending    what each has wiped, who carries on work
 //!   rows · commit    reading, writing          migrate · store_key   what is done once, at the start
 //!     fresh    whether a row is the newest     cache   rows in memory
 //!     chain    what binds rows to the present
@@ -20,6 +20,7 @@ mod census;
 mod chain;
 mod commit;
 mod connection;
+mod evictions;
 mod fault;
 mod fresh;
 mod gateways;
@@ -29,6 +30,7 @@ mod rows;
 mod seal;
 mod settings;
 mod store_key;
+mod tending;
 mod watch;
 
 use std::fmt;

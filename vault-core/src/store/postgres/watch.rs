@@ -211,8 +211,9 @@ async fn confirm(shared: &Arc<Shared>, client: &mut Client) -> Result<(), Error>
     let slow = |_| Error::from(Fault::Lost("the database did not answer in time"));
     let newer = timeout(PATIENCE, newer(client, &shared.sealer, &known, CHANGES)).await.map_err(slow)?;
     let Some((total, changed)) = newer? else {
-        shared.lease.confirm(asked);
         shared.tell_later(0);
+        shared.gateways.is_certain()?;
+        shared.lease.confirm(asked);
         return Ok(());
     };
     let mut expected = known;
@@ -238,13 +239,14 @@ async fn confirm(shared: &Arc<Shared>, client: &mut Client) -> Result<(), Error>
         }
     }
     if changed.iter().any(|(tenant, ..)| tenant == DIRECTORY) {
-        timeout(PATIENCE, shared.look_for_ourselves()).await.map_err(slow)??;
+        shared.gateways.doubt();
     }
     timeout(LONG, continues(client, known.epoch, known.chain, &total)).await.map_err(slow)??;
     shared.fresh.advance(total, changed.iter().map(|(tenant, epoch, _)| (tenant.as_slice(), *epoch)));
-    shared.lease.confirm(asked);
-    // Last: what this tells others is done.
+    // What this tells others is done.
     shared.tell_later(revoked);
+    shared.gateways.is_certain()?;
+    shared.lease.confirm(asked);
     Ok(())
 }
 
