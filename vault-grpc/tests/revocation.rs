@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use pg_site::{alice, billing, bob, configure, endpoint, start};
+use pg_site::{alice, bob, configure, endpoint, start};
 use postgres::Server;
 use vault_client::{ClientError, Endpoint, OperatorClient, Target, VaultClient};
 use vault_grpc::Gateway;
@@ -193,7 +193,9 @@ async fn registry_policies_and_certificates_are_in_force_from_each_gateways_relo
     place.reload("certificate revoked by a list, its connections open", &thief).await;
     reader.served().await;
 
-    let ends = SystemTime::now() + Duration::from_secs(12);
+    // A certificate ends with a whole second.
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let ends = SystemTime::UNIX_EPOCH + Duration::from_secs(now + 12);
     let short = place.issue(|leaf| leaf.not_after = ends);
     let late = place.reader(|gateway| place.with(gateway, &short), acme).await;
     let ended = async |client: &VaultClient| {

@@ -34,7 +34,7 @@ const ATTEMPTS: usize = 16;
 
 const TELL: &str = "INSERT INTO blindvault_gateways (id, epoch, sealed) VALUES ($1, $2, $3) \
     ON CONFLICT (id) DO UPDATE SET epoch = EXCLUDED.epoch, sealed = EXCLUDED.sealed";
-const FORGET: &str = "DELETE FROM blindvault_gateways WHERE NOT id = ANY($1)";
+const FORGET: &str = "DELETE FROM blindvault_gateways WHERE id = ANY($1)";
 
 const OUT: u8 = 0;
 const IN: u8 = 1;
@@ -303,7 +303,7 @@ impl Shared {
     /// Takes those out of the directory that have said nothing for long.
     async fn tidy(&self) -> Result<(), Error> {
         let told = self.told().await?;
-        let rows = told.into_iter().map(|(id, (_, sealed))| (id, sealed)).collect();
+        let rows = told.into_iter().map(|(id, (_, sealed))| (id, sealed)).collect::<HashMap<_, _>>();
         self.change_directory(|directory| {
             match tidied(directory, &rows, &mut lock(&self.gateways.silences), Instant::now()) {
                 Some(tidy) => {
@@ -315,7 +315,12 @@ impl Shared {
         })
         .await?;
         let (directory, _) = self.directory().await?;
-        let ids: Vec<&[u8]> = directory.gateways.iter().map(|entry| entry.id.as_bytes()).collect();
-        self.execute(FORGET, &[(&ids, Type::BYTEA_ARRAY)]).await.map(drop)
+        // Who had said something and is not there now has left; who enters meanwhile is not among them.
+        let there = |id: &str| directory.gateways.iter().any(|entry| entry.id == id);
+        let gone: Vec<&[u8]> = rows.keys().filter(|id| !there(id)).map(|id| id.as_bytes()).collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        self.execute(FORGET, &[(&gone, Type::BYTEA_ARRAY)]).await.map(drop)
     }
 }
