@@ -7,7 +7,7 @@ use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use pg_site::{alice, bob, configure, endpoint, start};
+use pg_site::{alice, bob, configure, endpoint, patient, start};
 use postgres::Server;
 use vault_client::{ClientError, Endpoint, OperatorClient, Target, VaultClient};
 use vault_grpc::Gateway;
@@ -71,6 +71,7 @@ struct Place {
 impl Place {
     async fn new(server: &Server) -> Self {
         let (dir, made) = configure(server);
+        patient(&made);
         fs::write(made.config.with_file_name("certs").join("workload.crl"), made.workload_ca.revoke(&[]).unwrap())
             .unwrap();
         let text = fs::read_to_string(&made.config).unwrap();

@@ -89,7 +89,7 @@ impl Keyring {
         self.parts.store.tends().await
     }
 
-    /// Wipes every key, refuses data calls from then on, and tells other gateways that nobody has to wait for this one.
+    /// Wipes every key; leaves the others that share the store: see [`Store::leave`](crate::store::Store).
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`]: the others do not know then; the keys are wiped.

@@ -235,8 +235,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    /// Has the watchers wipe everything, refuses data calls from then on, and tells the other gateways that nobody has to
-    /// wait for this one. A store that is dropped without it is waited for until its lease has ended.
+    /// For a store that shares its rows: has the watchers wipe everything, refuses data calls from then on, and tells the
+    /// others that nobody has to wait for this one. One that is dropped without it is waited for until its lease has ended.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`]: the others do not know then.

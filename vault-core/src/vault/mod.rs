@@ -188,8 +188,8 @@ impl Vault {
         }
     }
 
-    /// Wipes every key in memory, refuses data calls from then on, and tells other gateways on the same store that nobody
-    /// has to wait for this one: call it before [`Self::close`], else a shred waits until its lease has ended.
+    /// Wipes every key in memory. Where gateways share the store, refuses data calls from then on, and tells the others
+    /// that nobody has to wait for this one: call it before [`Self::close`], else a shred waits until its lease has ended.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`]: the others do not know then; the keys are wiped.
