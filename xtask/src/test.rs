@@ -12,6 +12,8 @@ use crate::summary::{Run, Summary};
 const DEV: &str = "vault-core/dev";
 /// How often the gateway, or its database, is killed at random in `--long`, on each store.
 const LONG_KILL_CYCLES: &str = "500";
+/// How often keys are rotated under load in `--long`.
+const LONG_ROTATIONS: &str = "400";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
 /// On a terminal a person decides.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -79,6 +81,10 @@ pub(crate) fn test(long: bool) -> bool {
         let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--features", "postgres", "--test", "kill9"]);
         kills.env("BLINDVAULT_KILL_CYCLES", LONG_KILL_CYCLES);
         add("kill -9", kills);
+        let mut storm =
+            with(&["test", "--release", "-p", "vault-grpc", "--features", FEATURES, "--test", "rotation_storm"]);
+        storm.env("BLINDVAULT_ROTATIONS", LONG_ROTATIONS);
+        add("rotation storm", storm);
     }
     say::heading("tests");
     say::line(&summary);

@@ -1,6 +1,7 @@
 //! Work in steps: what a call begins and what it, the next call or [`Vault::tend`] finishes.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
@@ -44,11 +45,15 @@ impl Vault {
 
     /// Looks whether some of the keys are due for rotation, another part each time; then carries on what is under way for
     /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault
-    /// has been opened, and from time to time; more than one may at the same time.
+    /// has been opened, and from time to time; more than one may at the same time. Of several gateways on one store, one
+    /// does it, and the others nothing, until that one has not asked for some seconds.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`] if the tenants with work cannot be read.
+    /// [`Error::Unavailable`], [`Error::Corrupt`] if the tenants with work cannot be read, or who tends them.
     pub async fn tend(&self, keep_going: impl Fn() -> bool) -> Result<Tended, Error> {
+        if !self.keys.tends().await? {
+            return Ok(Tended::default());
+        }
         let mut tended = Tended { due: self.rotate_due().await?, ..Tended::default() };
         let mut after: Option<TenantId> = None;
         loop {
@@ -98,8 +103,8 @@ impl Vault {
         keep_going: &impl Fn() -> bool,
         tended: &mut Tended,
     ) -> Result<(), Error> {
-        while keep_going() {
-            let mut turn = self.shred_turn(tenant).await?;
+        while keep_going() && self.keys.tends().await? {
+            let mut turn = self.shred_turn(tenant, Duration::ZERO).await?;
             if turn == Turn::Idle {
                 turn = self.rotation_turn(tenant).await?;
             }

@@ -63,7 +63,7 @@ pub(crate) enum Turn<T> {
     More,
     /// All is done but to write so down, once the audit log has it.
     Ready(T),
-    /// Nothing is under way.
+    /// Nothing is under way, or nothing can be done now.
     Idle,
 }
 
