@@ -77,12 +77,13 @@ mod tests {
         }
         let marked = [("dead", true), ("alive", false), ("mute", true)];
         assert_eq!(at(600, &mut directory), named(&marked));
+        // The time from when the mark is seen counts.
+        assert_eq!(at(610, &mut directory), named(&marked));
         // One that enters anew is as any other.
         directory.gateways[2].silent = false;
-        // The time from when the mark is seen counts.
         assert_eq!(at(800, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
-        assert_eq!(at(1039, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
-        assert_eq!(at(1040, &mut directory), named(&[("alive", false), ("mute", false)]));
+        assert_eq!(at(849, &mut directory), named(&[("dead", true), ("alive", false), ("mute", false)]));
+        assert_eq!(at(850, &mut directory), named(&[("alive", false), ("mute", false)]));
     }
 
     /// A gateway that does not hear of its mark stops serving when its lease ends, and that comes before it goes.
