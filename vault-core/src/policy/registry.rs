@@ -80,6 +80,10 @@ impl Grant<'_> {
         }
     }
 
+    pub(super) const fn description(&self) -> &Description {
+        &self.entry.description
+    }
+
     /// The workload as the engine sees it.
     pub(super) fn principal(&self, spiffe_id: &str) -> Result<Entities, entities::NotExpressible> {
         if let Some(made) = &self.entry.principal {
