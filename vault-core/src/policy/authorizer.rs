@@ -84,6 +84,12 @@ impl Authorizer {
         before.epoch.saturating_add(1)
     }
 
+    /// Plans and verdicts that this epoch holds, and verdicts it found.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize, u64) {
+        self.state.load().decisions.counts()
+    }
+
     /// The epoch in force: grows by one with each swap.
     pub fn epoch(&self) -> u64 {
         self.state.load().epoch

@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 
 /// Most policies in a set.
 pub const MAX_POLICIES: usize = 10_000;
+const TOO_MANY: &str = "more than 10,000 policies";
 /// How many entities a policy may follow from one to the next: `resource.tenant.suspended` is 2. All that can be
 /// reached in so many steps are given to the engine with each request, so none that a policy reads is missing.
 const DEREFERENCES: u32 = 2;
@@ -82,6 +83,7 @@ impl PolicySet {
         scan::check(schema.text, Language::Schema).map_err(|f| schema.refuse(f.offset, f.why))?;
         let (parsed, _) =
             Schema::from_cedarschema_str(schema.text).map_err(|e| schema.refuse_at(&e, "not a valid Cedar schema"))?;
+        count(policies)?;
         let mut set = cedar_policy::PolicySet::new();
         let mut origins = HashMap::new();
         for source in policies {
@@ -124,6 +126,19 @@ pub const BASELINE_SCHEMA: Source<'static> =
 pub const BASELINE_POLICIES: Source<'static> =
     Source { name: "baseline.cedar", text: include_str!("../../../policies/baseline.cedar") };
 
+/// Refuses too many policies before any is parsed.
+fn count(policies: &[Source<'_>]) -> Result<(), Error> {
+    let mut room = MAX_POLICIES;
+    for source in policies {
+        let starts = scan::check(source.text, Language::Policy).map_err(|f| source.refuse(f.offset, f.why))?;
+        if let Some(offset) = starts.get(room) {
+            return Err(source.refuse(*offset, TOO_MANY));
+        }
+        room -= starts.len();
+    }
+    Ok(())
+}
+
 /// Where a policy was written: for messages.
 struct Origin<'a> {
     source: Source<'a>,
@@ -154,7 +169,7 @@ fn parse<'a>(
             return Err(source.refuse(offset, "another policy has the same @id"));
         }
         if origins.len() > MAX_POLICIES {
-            return Err(source.refuse(offset, "more than 10,000 policies"));
+            return Err(source.refuse(offset, TOO_MANY));
         }
         into.add(policy.new_id(PolicyId::new(id))).map_err(|_| source.refuse(offset, "the policy cannot be added"))?;
     }

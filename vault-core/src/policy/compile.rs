@@ -230,7 +230,9 @@ fn may_fail(expr: &Expr) -> bool {
             !safe || may_fail(left) || may_fail(right)
         }
         Expr::Is { expr, in_expr, .. } => may_fail(expr) || in_expr.as_deref().is_some_and(may_fail),
-        Expr::IfThenElse { cond, then_expr, else_expr } => [cond, then_expr, else_expr].into_iter().any(|e| may_fail(e)),
+        Expr::IfThenElse { cond, then_expr, else_expr } => {
+            [cond, then_expr, else_expr].into_iter().any(|e| may_fail(e))
+        }
         Expr::Set(members) => members.iter().any(|member| may_fail(member)),
         _ => true,
     }

@@ -35,11 +35,20 @@ pub(super) struct Decisions {
     serial: AtomicU64,
     /// Plans at most.
     capacity: usize,
+    #[cfg(test)]
+    hits: AtomicU64,
 }
 
 impl Decisions {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { plans: papaya::HashMap::new(), verdicts: papaya::HashMap::new(), serial: AtomicU64::new(0), capacity }
+        Self {
+            plans: papaya::HashMap::new(),
+            verdicts: papaya::HashMap::new(),
+            serial: AtomicU64::new(0),
+            capacity,
+            #[cfg(test)]
+            hits: AtomicU64::new(0),
+        }
     }
 
     pub(super) const fn capacity(&self) -> usize {
@@ -69,6 +78,8 @@ impl Decisions {
         verdict_key(&plan, question.asked, &mut key);
         let found = self.verdicts.pin().get(key.as_slice()).map(Arc::clone);
         if let Some(verdict) = found {
+            #[cfg(test)]
+            self.hits.fetch_add(1, Ordering::Relaxed);
             return Ok(verdict);
         }
         let verdict = Arc::new(plan.decide(question)?);
@@ -76,10 +87,10 @@ impl Decisions {
         Ok(verdict)
     }
 
-    /// Plans and verdicts held.
+    /// Plans and verdicts held, and verdicts that were found.
     #[cfg(test)]
-    pub(super) fn held(&self) -> (usize, usize) {
-        (self.plans.len(), self.verdicts.len())
+    pub(super) fn counts(&self) -> (usize, usize, u64) {
+        (self.plans.len(), self.verdicts.len(), self.hits.load(Ordering::Relaxed))
     }
 }
 
@@ -165,7 +176,11 @@ fn verdict_key(plan: &Plan, asked: &Asked<'_>, key: &mut Vec<u8>) {
     key.push(u8::from(end_user.is_some()));
     let Some(user) = end_user else { return };
     put(key, user.tenant().as_str());
-    key.extend_from_slice(&[u8::from(user.mfa()), u8::from(user.mfa_fresh_at(now)), u8::from(user.auth_time().is_some())]);
+    key.extend_from_slice(&[
+        u8::from(user.mfa()),
+        u8::from(user.mfa_fresh_at(now)),
+        u8::from(user.auth_time().is_some()),
+    ]);
     if reads(Reads::USER_ISSUER) {
         put(key, user.issuer());
     }

@@ -27,7 +27,8 @@ pub(super) struct Single {
 impl Single {
     pub(super) fn new(policy: &cedar_policy::Policy) -> Result<Self, &'static str> {
         let (test, reads) = compile::policy(policy);
-        let set = cedar_policy::PolicySet::from_policies([policy.clone()]).map_err(|_| "a policy cannot be taken alone")?;
+        let set =
+            cedar_policy::PolicySet::from_policies([policy.clone()]).map_err(|_| "a policy cannot be taken alone")?;
         Ok(Self { id: policy.id().to_string(), set, test, reads })
     }
 

@@ -53,9 +53,7 @@ impl Reads {
             },
             Expr::UnaryOp { expr, .. } | Expr::GetAttr { expr, .. } | Expr::Like { expr, .. } => Self::of(expr),
             Expr::BinaryOp { left, right, .. } => all(&[left, right]),
-            Expr::Is { expr, in_expr, .. } => {
-                Self::of(expr).and(in_expr.as_deref().map_or(Self::NOTHING, Self::of))
-            }
+            Expr::Is { expr, in_expr, .. } => Self::of(expr).and(in_expr.as_deref().map_or(Self::NOTHING, Self::of)),
             Expr::IfThenElse { cond, then_expr, else_expr } => all(&[cond, then_expr, else_expr]),
             Expr::Set(members) => members.iter().fold(Self::NOTHING, |reads, member| reads.and(Self::of(member))),
             _ => Self::ALL,
