@@ -68,9 +68,10 @@ const CONDITIONS: [&str; 38] = [
 
 fn condition(dice: &mut Dice, depth: usize) -> String {
     if depth == 0 || dice.one_in(3) {
-        // The conditions that fail are picked seldom, or nothing else would show.
-        let choices = if dice.one_in(12) { CONDITIONS.len() } else { CONDITIONS.len() - 2 };
-        return format!("({})", CONDITIONS[dice.below(choices)]);
+        // Of those that fail about one in a set, or nothing else would show.
+        let good = CONDITIONS.len() - 2;
+        let one = if dice.one_in(20) { good + dice.below(2) } else { dice.below(good) };
+        return format!("({})", CONDITIONS[one]);
     }
     let mut part = || condition(dice, depth - 1);
     let (one, other, third) = (part(), part(), part());

@@ -272,5 +272,5 @@ fn agrees_with_an_independent_model() {
         kept += authorizer.counts().2;
     }
     assert!(allowed > cases / 50, "too few requests are allowed to tell: {allowed} of {cases}");
-    assert!(kept > cases as u64 / 10, "too few decisions were kept: {kept} of {cases}");
+    assert!(kept > cases as u64 / 40, "too few decisions were kept: {kept} of {cases}");
 }
