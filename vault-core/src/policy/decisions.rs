@@ -15,7 +15,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::authorizer::Verdict;
 use super::entities::{Asked, NotExpressible};
@@ -23,9 +23,11 @@ use super::plan::{Plan, Question};
 use super::reads::Reads;
 use super::request::DatasetFacts;
 
-/// Longest key that is kept, in bytes: together with the number of entries it bounds the cache's memory.
+/// Longest key that is kept, in bytes. With the number of verdicts and the weight of plans it bounds the cache's memory.
 const MAX_KEY: usize = 1_024;
-/// Verdicts kept for each plan that is.
+/// Most policies that a kept verdict names.
+const MAX_IDS: usize = 64;
+/// How many verdicts are kept at most, for each unit of the plans' weight.
 const VERDICTS_PER_PLAN: usize = 4;
 
 /// Plans and verdicts.
@@ -33,7 +35,9 @@ pub(super) struct Decisions {
     plans: papaya::HashMap<Box<[u8]>, Arc<Plan>>,
     verdicts: papaya::HashMap<Box<[u8]>, Arc<Verdict>>,
     serial: AtomicU64,
-    /// Plans at most.
+    /// Of the plans; what two threads put there at once may count twice.
+    weight: AtomicUsize,
+    /// The plans' weight at most.
     capacity: usize,
     #[cfg(test)]
     hits: AtomicU64,
@@ -45,6 +49,7 @@ impl Decisions {
             plans: papaya::HashMap::new(),
             verdicts: papaya::HashMap::new(),
             serial: AtomicU64::new(0),
+            weight: AtomicUsize::new(0),
             capacity,
             #[cfg(test)]
             hits: AtomicU64::new(0),
@@ -66,7 +71,12 @@ impl Decisions {
             Some(plan) => plan,
             None => {
                 let plan = Arc::new(Plan::new(question, self.serial.fetch_add(1, Ordering::Relaxed))?);
-                if !keep(&self.plans, &key, &plan, self.capacity) {
+                let weight = self.weight.fetch_add(plan.weight, Ordering::Relaxed);
+                let full = weight.saturating_add(plan.weight) > self.capacity;
+                if full {
+                    self.weight.store(plan.weight, Ordering::Relaxed);
+                }
+                if !keep(&self.plans, &key, &plan, full) {
                     return plan.decide(question).map(Arc::new);
                 }
                 plan
@@ -83,7 +93,10 @@ impl Decisions {
             return Ok(verdict);
         }
         let verdict = Arc::new(plan.decide(question)?);
-        keep(&self.verdicts, &key, &verdict, self.capacity.saturating_mul(VERDICTS_PER_PLAN));
+        if verdict.policies.len() <= MAX_IDS {
+            let full = self.verdicts.len() >= self.capacity.saturating_mul(VERDICTS_PER_PLAN);
+            keep(&self.verdicts, &key, &verdict, full);
+        }
         Ok(verdict)
     }
 
@@ -102,12 +115,12 @@ impl fmt::Debug for Decisions {
 }
 
 /// A full map starts again: what is in use is back after one decision each. Answers whether it was kept.
-fn keep<V>(map: &papaya::HashMap<Box<[u8]>, Arc<V>>, key: &[u8], value: &Arc<V>, capacity: usize) -> bool {
+fn keep<V>(map: &papaya::HashMap<Box<[u8]>, Arc<V>>, key: &[u8], value: &Arc<V>, full: bool) -> bool {
     if key.len() > MAX_KEY {
         return false;
     }
     let map = map.pin();
-    if map.len() >= capacity {
+    if full {
         map.clear();
     }
     map.insert(key.into(), Arc::clone(value));

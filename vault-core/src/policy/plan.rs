@@ -47,6 +47,8 @@ pub(super) struct Plan {
     pub(super) serial: u64,
     /// What of the context its policies read.
     pub(super) reads: Reads,
+    /// How much memory it takes: 1 is an ordinary plan, some 3 KiB.
+    pub(super) weight: usize,
     policies: Vec<Arc<Single>>,
     /// `<tenant>/<dataset>`.
     id: String,
@@ -61,6 +63,7 @@ impl Plan {
         let id = format!("{tenant}/{}", question.dataset);
         let policies = question.policies.find(&question.view(&id));
         let reads = policies.iter().fold(Reads::NOTHING, |reads, policy| reads.and(policy.reads));
+        let weight = 1 + question.grant.copied() / 32 + policies.len() / 256;
         let known = question.grant.principal(question.principal)?;
         let principal = known.iter().next().ok_or(NotExpressible)?.uid();
         let dataset = entities::dataset(tenant, question.dataset, Some(facts))?;
@@ -69,7 +72,7 @@ impl Plan {
         let tenant = entities::tenant(tenant, Some(&Facts { suspended: false, dataset: None }))?;
         let all = [tenant, dataset, question.policies.action.clone()];
         let entities = known.add_entities(all, None).map_err(|_| NotExpressible)?;
-        Ok(Self { serial, reads, policies, id, principal, resource, entities })
+        Ok(Self { serial, reads, weight, policies, id, principal, resource, entities })
     }
 
     /// Asks the engine about each policy that may still matter, and puts the answers together as it does itself, but that

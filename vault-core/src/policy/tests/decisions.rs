@@ -9,6 +9,7 @@ use super::naive::{Described, Naive, Said};
 use super::*;
 use crate::error::Check;
 use crate::id::Subject;
+use crate::policy::screen::View;
 use crate::principal::EndUser;
 
 /// Decisions in one run; `VAULT_TEST_CASES` asks for another number.
@@ -349,4 +350,65 @@ fn what_the_time_decides_is_not_kept() {
     authorizer.swap_policies(set(&format!("{other}{all}")));
     assert!(at(NOW) && at(NOW.plus_millis(1)));
     assert_eq!(authorizer.counts(), (1, 1, 1));
+}
+
+/// Whether the order of a condition's parts is kept in mind: what is evaluated before a comparison and may fail keeps the
+/// policy from being left out by it, what comes after does not.
+#[test]
+fn a_policy_that_would_fail_is_never_left_out() {
+    let (fails, other) = ("context.items + 9223372036854775807 > 5", "principal.service == \"signup\"");
+    let forbid = |condition: &str| {
+        let scope = "principal is Vault::Workload, action in Vault::Action::\"Data\", resource";
+        let all = "@id(\"all\") permit (principal, action, resource);";
+        let authorizer =
+            Authorizer::new(set(&format!("{all}\n@id(\"f\") forbid ({scope}) {condition};")), registry(REGISTRY));
+        let once = || data::<Decrypt>(&authorizer, BILLING, ask("acme")).map_err(|refusal| refusal.decision.policies);
+        let first = once().map(drop);
+        assert_eq!(once().map(drop), first);
+        first
+    };
+    let denied = Err(vec!["f".to_owned()]);
+    assert_eq!(forbid(&format!("when {{ {fails} && {other} }}")), denied);
+    assert_eq!(forbid(&format!("when {{ {other} && {fails} }}")), Ok(()));
+    assert_eq!(forbid(&format!("when {{ {fails} }} when {{ {other} }}")), denied);
+    assert_eq!(forbid(&format!("when {{ {other} }} unless {{ {fails} }}")), Ok(()));
+    assert_eq!(forbid(&format!("unless {{ {fails} || !({other}) }}")), denied);
+    assert_eq!(forbid(&format!("unless {{ !({other}) || {fails} }}")), Ok(()));
+    assert_eq!(forbid(&format!("when {{ if {other} then {fails} else false }}")), Ok(()));
+    assert_eq!(forbid(&format!("when {{ if {other} then false else {fails} }}")), denied);
+}
+
+/// Of many policies, only those about this service, tenant, dataset, label or purpose are looked at.
+#[test]
+fn unrelated_policies_are_left_out() {
+    let scope = "action in Vault::Action::\"Data\"";
+    let mut text = String::new();
+    for (n, (service, tenant)) in [("billing", "acme"), ("desk", "globex"), ("signup", "initech")].iter().enumerate() {
+        for (m, rule) in [
+            format!("permit (principal is Vault::Workload, {scope}, resource) when {{ principal.service == \"{service}\" }}"),
+            format!("forbid (principal, {scope}, resource == Vault::Dataset::\"{tenant}/orders\") unless {{ context.consent }}"),
+            format!("forbid (principal, {scope}, resource) when {{ resource.tenant == Vault::Tenant::\"{tenant}\" && context.items > 9 }}"),
+            format!("forbid (principal, {scope}, resource) when {{ [\"{tenant}\", \"x\"].contains(context.purpose) }}"),
+            format!("permit (principal == Vault::Workload::\"spiffe://prod.example/{service}\", {scope}, resource)"),
+        ]
+        .iter()
+        .enumerate()
+        {
+            writeln!(text, "@id(\"p{n}{m}\") {rule};").unwrap();
+        }
+    }
+    let (set, registry) = (set(&text), registry(REGISTRY));
+    let (request, facts) = (ask("acme"), facts());
+    let found = set.data("Decrypt").unwrap().find(&View {
+        principal: BILLING,
+        grant: &registry.find(BILLING).unwrap(),
+        tenant: &request.tenant,
+        id: "acme/orders",
+        dataset: facts.dataset.as_ref().unwrap(),
+        purpose: request.purpose.as_str(),
+        asked: None,
+    });
+    let mut ids: Vec<_> = found.iter().map(|policy| policy.id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["p00", "p01", "p02"]);
 }
