@@ -4,13 +4,19 @@
 mod action;
 mod authorizer;
 mod cedar;
+mod compile;
 mod decision;
+mod decisions;
 mod entities;
+mod index;
 mod pattern;
 mod permit;
+mod plan;
+mod reads;
 mod registry;
 mod request;
 mod scan;
+mod screen;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +26,7 @@ pub use action::{
     ListTenants, Opens, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey,
     Seals, ShredSubject, ShredTenant, SuspendTenant, WithdrawConsent,
 };
-pub use authorizer::{Authorizer, PERMIT_LIFETIME_MILLIS};
+pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub(crate) use entities::rfc3339;

@@ -1,9 +1,11 @@
 //! Tests that need whole decisions.
 
+mod decisions;
 mod differential;
 mod end_users;
 mod load;
 mod matrix;
+mod naive;
 mod refusals;
 mod registry;
 mod swap;
