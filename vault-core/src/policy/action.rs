@@ -103,4 +103,14 @@ actions! { ControlAction, CONTROL_ACTIONS:
     Reject,
     /// Read an approval and the erasure receipt that it led to.
     GetApproval,
+    /// Have a policy bundle judged; nothing is kept.
+    ValidatePolicy,
+    /// Put a policy bundle into the store, where it waits.
+    ProposePolicy,
+    /// Ask for a bundle to be put in force; another operator has to approve it.
+    ActivatePolicy,
+    /// Read a policy bundle.
+    GetPolicy,
+    /// List policy bundles.
+    ListPolicies,
 }

@@ -14,9 +14,10 @@ mod scan;
 mod tests;
 
 pub use action::{
-    Action, Approve, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt, GetApproval, GetDataset,
-    GetTenant, ListApprovals, ListDatasets, ListTenants, Opens, Reject, ResumeTenant, Rewrap, RotateDataKeys,
-    RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant,
+    Action, ActivatePolicy, Approve, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt,
+    GetApproval, GetDataset, GetPolicy, GetTenant, ListApprovals, ListDatasets, ListPolicies, ListTenants, Opens,
+    ProposePolicy, Reject, ResumeTenant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant,
+    SuspendTenant, ValidatePolicy,
 };
 pub use authorizer::{Authorizer, ControlRequest, DataRequest, DatasetFacts, Facts, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};

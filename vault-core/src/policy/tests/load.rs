@@ -22,6 +22,7 @@ fn the_baseline_loads_and_knows_its_ids() {
             "never-data-of-other-tenants",
             "never-data-of-suspended-tenants",
             "operator-manage",
+            "operator-policy",
             "operator-read",
             "operator-shred",
             "workload-decrypt",

@@ -173,6 +173,11 @@ fn table() -> String {
     control_rows::<Approve>(&authorizer, &mut out);
     control_rows::<Reject>(&authorizer, &mut out);
     control_rows::<GetApproval>(&authorizer, &mut out);
+    control_rows::<ValidatePolicy>(&authorizer, &mut out);
+    control_rows::<ProposePolicy>(&authorizer, &mut out);
+    control_rows::<ActivatePolicy>(&authorizer, &mut out);
+    control_rows::<GetPolicy>(&authorizer, &mut out);
+    control_rows::<ListPolicies>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
@@ -201,7 +206,7 @@ fn no_row_lets_the_wrong_one_through() {
     let (first, second) = table.split_once("## Part 2").unwrap();
     let allowed = |part: &str| part.lines().filter(|l| l.contains(" allow ")).map(str::to_owned).collect::<Vec<_>>();
     let (first, second) = (allowed(first), allowed(second));
-    assert_eq!(first.len(), 6 + 17, "two workloads for each data action; each control action; one on two kinds");
+    assert_eq!(first.len(), 6 + 25, "two workloads for each data action; each control action; four on two kinds");
     for row in first.iter().filter(|row| DATA_ACTIONS.iter().any(|a| row.starts_with(a))) {
         for part in ["own ", "active ", " dataset "] {
             assert!(row.contains(part), "{row}");
