@@ -9,7 +9,7 @@ use crate::id::Fingerprint;
 use crate::time::Timestamp;
 
 /// Longest file of a bundle, in bytes.
-pub const MAX_DOCUMENT: usize = 4_200_000;
+pub const MAX_DOCUMENT: usize = 4_190_000;
 /// Most signatures of a bundle.
 pub const MAX_SIGNATURES: usize = 16;
 /// Longest proof record, in bytes.
@@ -182,7 +182,7 @@ impl SignedBundle {
 }
 
 fn too_long() -> Error {
-    Error::invalid("bundle", "the file is longer than 4,200,000 bytes")
+    Error::invalid("bundle", "the file is longer than 4,190,000 bytes")
 }
 
 /// serde's message may quote the file; its place may be told.
