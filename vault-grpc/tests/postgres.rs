@@ -290,7 +290,17 @@ async fn activate(made: &Made, at: std::net::SocketAddr, signed: &SignedBundle) 
     let bob =
         Endpoint::new(at.to_string(), "localhost", made.server_ca.pem(), bob.certificate.as_str(), bob.key.as_str());
     let bob = OperatorClient::connect(&bob).await.unwrap();
-    let proposed = alice.propose_policy(&signed.to_document().unwrap(), "test").await.unwrap();
+    let document = signed.to_document().unwrap();
+    let begun = Instant::now();
+    let proposed = loop {
+        match alice.propose_policy(&document, "test").await {
+            // A busy machine may still be loading the one before.
+            Err(error) if error.code() == Code::Unavailable && begun.elapsed() < Duration::from_secs(20) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            done => break done.unwrap(),
+        }
+    };
     let asked = alice.activate_policy(&proposed, "test").await.unwrap();
     bob.approve(&asked, None, "test").await.unwrap();
 }
