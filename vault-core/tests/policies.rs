@@ -71,7 +71,7 @@ fn a_bundle_comes_into_force_by_two_operators_and_stays_so() {
     assert_eq!(bed.decrypt(&vault, &envelope), Err(DENIED));
     let (stored, signed) = get(&vault, None).unwrap();
     assert_eq!((stored.state, signed), (BundleState::Active, first.clone()));
-    assert_eq!(stored.activated, Some((bed.clock.now(), asked.id)));
+    assert_eq!((stored.activated, stored.approval), (Some(bed.clock.now()), Some(asked.id)));
     // And one without the signers' keys does not even begin.
     let (bare, recovery) = bed.bare(Arc::clone(&store) as _, "b");
     let none = PolicyTrust { signers: Signers::none(), ..bed.trust() };

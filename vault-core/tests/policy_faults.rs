@@ -19,11 +19,12 @@ use fixture::{call, tenant};
 use policy_bed::{Bed, DENIED, NO_DECRYPT, put, row_key, store};
 use pollster::block_on;
 use vault_core::Error;
-use vault_core::bundle::{PolicyTrust, Signers};
+use vault_core::bundle::{Bundle, PolicyTrust, SignedBundle, Signers};
 use vault_core::error::Dependency;
 use vault_core::fs::OsFs;
 use vault_core::keys::ApprovalState;
 use vault_core::store::{BoxFuture, EmbeddedStore, POLICY_ROWS, Row, Scanned, Store, Table, Watcher, Write};
+use vault_core::time::{Clock as _, Timestamp};
 
 fn precondition<T: std::fmt::Debug>(result: Result<T, Error>) {
     assert!(matches!(result, Err(Error::FailedPrecondition(_))), "{result:?}");
@@ -331,4 +332,51 @@ fn a_gateway_that_trusts_other_signers_stops_when_a_bundle_comes_into_force() {
         assert!(matches!(refused, Err(Error::Unavailable { dependency: Dependency::Policy, .. })), "{refused:?}");
     }
     bed.encrypt(&a).unwrap();
+}
+
+/// The bundle in force means nothing to a new version of the program, here: one with another trust domain.
+#[test]
+fn a_bundle_is_installed_by_its_signatures_alone_where_the_one_in_force_cannot_be_loaded() {
+    let bed = Bed::new();
+    let store = store(&bed);
+    let vault = bed.open(Arc::clone(&store) as _, "a");
+    bed.set_up(&vault);
+    let first = bed.activate(&vault, &bed.sign(bed.bundle(1, None, ""))).unwrap();
+    drop(vault);
+    let trust = || PolicyTrust { workload_domain: "new.example".into(), ..bed.trust() };
+    let open = |name: &str| {
+        let (bare, recovery) = bed.bare(Arc::clone(&store) as _, name);
+        block_on(bare.adopt_policies(trust(), recovery.policy))
+    };
+    assert!(matches!(open("a"), Err(Error::Invalid { .. })));
+    let next = |version, previous| {
+        let bundle = bed.bundle(version, previous, NO_DECRYPT);
+        Bundle { registry: bundle.registry.replace("prod.example", "new.example"), ..bundle }
+    };
+    let install = |signed: &SignedBundle| {
+        let (bare, recovery) = bed.bare(Arc::clone(&store) as _, "a");
+        block_on(bare.install_policy(&trust(), recovery.policy, signed))
+    };
+    let previous = Some(first.digest);
+    let later = Timestamp(bed.clock.now().0 + 1);
+    let unsigned = SignedBundle::new(next(2, previous)).unwrap();
+    for (wrong, name) in [
+        (unsigned, "signatures"),
+        (bed.sign(next(2, None)), "previous"),
+        (bed.sign(next(1, previous)), "version"),
+        (bed.sign(bed.bundle(2, previous, "")), "registry line 3, id"),
+    ] {
+        let refused = install(&wrong);
+        assert!(matches!(&refused, Err(Error::Invalid { field, .. }) if field == name), "{name}: {refused:?}");
+    }
+    precondition(install(&bed.sign(Bundle { not_before: later, ..next(2, previous) })));
+    assert!(open("a").is_err());
+    let second = bed.sign(next(2, previous));
+    assert_eq!(install(&second), Ok(second.reference()));
+    precondition(install(&second));
+    let vault = open("a").unwrap();
+    assert_eq!(vault.policy_bundle(), Some(second.reference()));
+    let (stored, _) = block_on(vault.get_policy(&call(&bed.alice, &bed.reason), None)).unwrap();
+    assert_eq!((stored.proposer.as_str(), stored.approval), ("", None));
+    assert_eq!(stored.activated, Some(bed.clock.now()));
 }

@@ -9,10 +9,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use vault_core::audit::{Log, LogSigner, Recovery};
-use vault_core::bundle::{PolicyTrust, Signers};
+use vault_core::bundle::{BundleRef, PolicyTrust, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
-use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
+use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
 use vault_core::store::{Anchor, Store};
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
@@ -183,13 +183,16 @@ fn recovered(config: &Config) -> Result<(Log, Recovery), StartError> {
     Ok((audit, recovery))
 }
 
-/// The vault of a configuration: opens store and audit log, or makes them where there are none.
-///
-/// # Errors
-/// [`StartError`]: what is wrong, and where.
-pub fn vault(config: &Config) -> Result<Vault, StartError> {
-    let (set, registry) = policies(config)?;
-    let roots = roots(config, Absent::Tolerated)?;
+/// A vault whose policies are still those of the configuration's files, whether or not they count; what is demanded of
+/// bundles; and what opening the audit log found.
+struct Assembled {
+    vault: Vault,
+    trust: PolicyTrust,
+    recovery: Recovery,
+}
+
+fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Absent) -> Result<Assembled, StartError> {
+    let roots = roots(config, absent)?;
     // Before anything is written.
     let trust = policy_trust(config, &signer(config)?)?;
     hardening::check_memory(config.environment)?;
@@ -209,13 +212,39 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     })?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    let unsigned = trust.signers.is_empty();
-    let vault = Vault::new(parts).with_lifecycle(config.lifecycle);
-    // The store brings what threads it needs; this only waits, on a thread that may block.
+    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+}
+
+/// Waits for something that brings what threads it needs, on a thread that may block.
+fn waited<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StartError> {
     let waiting = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|_| Error::unavailable(vault_core::error::Dependency::Policy, "no thread to wait for the policies"))?;
-    let vault = waiting.block_on(vault.adopt_policies(trust, recovery.policy))?;
+    Ok(waiting.block_on(work)?)
+}
+
+/// Puts a policy bundle in force by its signatures alone, while no gateway serves.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn install_policy(config: &Config, signed: &SignedBundle) -> Result<BundleRef, StartError> {
+    require_store(config)?;
+    // The files count for nothing here, and may be gone.
+    let nothing = (PolicySet::load(BASELINE_SCHEMA, &[])?, Registry::empty());
+    let Assembled { vault, trust, recovery } = assemble(config, nothing, Absent::Tolerated)?;
+    let installed = waited(vault.install_policy(&trust, recovery.policy, signed));
+    vault.close()?;
+    installed
+}
+
+/// The vault of a configuration: opens store and audit log, or makes them where there are none.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
+    let unsigned = trust.signers.is_empty();
+    let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
     match vault.policy_bundle() {
         Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),
         None if unsigned => log(&Event::Notice(

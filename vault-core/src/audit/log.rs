@@ -87,6 +87,8 @@ pub enum SystemEvent {
     },
     /// A policy bundle was put into the store, where it waits.
     PolicyProposed(PolicyMark),
+    /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
+    PolicyInstalling(PolicyMark),
     /// A backup of the store was written.
     Backup {
         /// How many rows it holds.
@@ -159,6 +161,10 @@ impl SystemEvent {
             Self::PolicyProposed(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_proposed", about.as_str(), mark.version, 0)
+            }
+            Self::PolicyInstalling(mark) => {
+                about = Fingerprint(mark.digest).to_string();
+                ("policy_installing", about.as_str(), mark.version, 0)
             }
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),

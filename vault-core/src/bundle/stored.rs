@@ -58,14 +58,16 @@ pub struct StoredBundle {
     pub workloads: u64,
     /// The policy signers who had signed it when it was proposed.
     pub signers: Vec<String>,
-    /// The SPIFFE ID of the operator who proposed it.
+    /// The SPIFFE ID of the operator who proposed it; empty if it was installed while no gateway ran.
     pub proposer: String,
     /// When.
     pub proposed: Timestamp,
     /// What became of it.
     pub state: BundleState,
-    /// When it came into force, and by which approval.
-    pub activated: Option<(Timestamp, ApprovalId)>,
+    /// When it came into force.
+    pub activated: Option<Timestamp>,
+    /// The approval by which it did; `None` also if it was installed while no gateway ran.
+    pub approval: Option<ApprovalId>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +111,9 @@ struct BundleRow {
 #[serde(deny_unknown_fields)]
 struct PastRow {
     digest: Fingerprint,
-    approval: ApprovalId,
+    /// Absent if it was installed while no gateway ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    approval: Option<ApprovalId>,
     since: u64,
 }
 
@@ -196,7 +200,7 @@ impl Active {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Act {
     pub(crate) bundle: BundleRef,
-    pub(crate) approval: ApprovalId,
+    pub(crate) approval: Option<ApprovalId>,
     pub(crate) now: Timestamp,
 }
 
@@ -407,6 +411,7 @@ fn view(row: BundleRow, past: Option<&PastRow>, active: Option<Active>) -> Store
         proposer: row.proposer,
         proposed: Timestamp(row.proposed),
         state,
-        activated: past.map(|past| (Timestamp(past.since), past.approval)),
+        activated: past.map(|past| Timestamp(past.since)),
+        approval: past.and_then(|past| past.approval),
     }
 }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::Vault;
+use super::policies::NOT_YET;
 use crate::audit::{PolicyMark, SystemEvent};
-use crate::bundle::{Active, BundleRef, PolicyTrust, Shelf};
+use crate::bundle::{Act, Active, BundleRef, PolicyTrust, Shelf, SignedBundle};
 use crate::error::{Dependency, Error};
 use crate::id::Fingerprint;
 use crate::store::{POLICY_ROWS, Watcher};
@@ -154,6 +155,39 @@ impl Vault {
         self.in_force = Some(in_force);
         self.refresh_policies().await?;
         Ok(self)
+    }
+
+    /// Puts a bundle in force by its signatures alone, while no gateway serves: when the bundle in force is not one for
+    /// this version of the program any more, so that there is nobody to approve another. Everything else is demanded as
+    /// ever. The vault is to be closed afterwards.
+    ///
+    /// # Errors
+    /// As [`Self::adopt_policies`]; [`Error::Invalid`] naming what is wrong with the bundle; [`Error::FailedPrecondition`]
+    /// if it is in force or may not yet be.
+    pub async fn install_policy(
+        &self,
+        trust: &PolicyTrust,
+        recorded: Option<PolicyMark>,
+        signed: &SignedBundle,
+    ) -> Result<BundleRef, Error> {
+        let (shelf, now, bundle) = (Shelf(&**self.keys.store()), self.clock.now(), signed.reference());
+        let judged = trust.judge_aside(signed.clone(), self.keys.instance()).await?;
+        let active = shelf.begin(now).await?;
+        if let Some(mark) = recorded {
+            continues(&shelf, Some(active), mark).await?;
+        }
+        active.admits(bundle, signed.bundle().previous)?;
+        if now < signed.bundle().not_before {
+            return Err(NOT_YET);
+        }
+        // In the log before it happens.
+        self.audit.system(SystemEvent::PolicyInstalling(bundle.into())).await?;
+        shelf.put(signed, &judged, "", now).await?;
+        let writes = shelf.activation(&active, Act { bundle, approval: None, now })?;
+        self.keys.store().commit(Vec::from(writes)).await?;
+        let epoch = self.authorizer.swap(judged.set, judged.registry);
+        self.audit.system(SystemEvent::PolicyBundle { mark: bundle.into(), epoch }).await?;
+        Ok(bundle)
     }
 
     /// The bundle in force; `None` if policies are from elsewhere.

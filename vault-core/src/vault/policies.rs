@@ -147,11 +147,11 @@ impl Vault {
                 let (_, active) = self.judge(&signed).await?;
                 let now = self.clock.now();
                 if now < signed.bundle().not_before {
-                    return Err(Error::FailedPrecondition("the bundle says that it may not come into force yet"));
+                    return Err(NOT_YET);
                 }
                 // In the log before it happens, and in whatever state this call ends.
                 self.audit.system(SystemEvent::Approving { approval: id, request }).await?;
-                let writes = self.shelf().activation(&active, Act { bundle, approval: id, now })?;
+                let writes = self.shelf().activation(&active, Act { bundle, approval: Some(id), now })?;
                 let writes = [write].into_iter().chain(writes).collect();
                 let done = self.keys.store().commit(writes).await;
                 // Whatever became of it.
@@ -234,4 +234,5 @@ impl Vault {
     }
 }
 
+pub(super) const NOT_YET: Error = Error::FailedPrecondition("the bundle says that it may not come into force yet");
 const BUSY_POLICY: Error = Error::Conflict("policy bundle");

@@ -65,6 +65,15 @@ pub(super) enum BundleCommand {
         #[arg(long)]
         key: PathBuf,
     },
+    /// Put a bundle in force by its signatures alone, while no gateway serves. For a new version of this program to which
+    /// the bundle in force means nothing; else propose it to a gateway.
+    Install {
+        /// The bundle's file.
+        file: PathBuf,
+        /// The configuration file.
+        #[arg(long)]
+        config: PathBuf,
+    },
     /// Say whether a gateway with this configuration would accept a bundle: signatures, schema, policies, registry.
     Verify {
         /// The bundle's file.
@@ -100,6 +109,7 @@ pub(super) fn bundle(command: BundleCommand) -> ExitCode {
             done("make a policy bundle", made)
         }
         BundleCommand::Sign { file, key } => done("sign a policy bundle", sign(&file, &key)),
+        BundleCommand::Install { file, config } => done("install a policy bundle", install(&file, &config)),
         BundleCommand::Verify { file, config, after } => {
             done("verify a policy bundle", verify(&file, &config, after.as_deref()))
         }
@@ -216,6 +226,18 @@ fn sign(file: &Path, key: &Path) -> Result<(), StartError> {
     write(file, &signed.to_document()?)?;
     print::line(signed.statement().trim_end());
     print::line(format_args!("signed by {}; {} in all", verifier.origin(), signed.signatures().len()));
+    Ok(())
+}
+
+fn install(file: &Path, config: &Path) -> Result<(), StartError> {
+    let config = Config::load(config)?;
+    let signed = read_bundle(file)?;
+    // Root keys of AWS KMS want a runtime to live on, though nothing is asked of them here.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|_| ConfigError::new("the operating system", "gave no threads"))?;
+    let work = async { tokio::task::spawn_blocking(move || build::install_policy(&config, &signed)).await };
+    let installed = runtime.block_on(work).map_err(|_| ConfigError::new("the store", "opening it panicked"))??;
+    print::line(format_args!("in force: {installed}"));
     Ok(())
 }
 

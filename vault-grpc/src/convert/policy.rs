@@ -56,7 +56,7 @@ pub fn show(bundle: &StoredBundle) -> v1::PolicyBundle {
         proposer: bundle.proposer.clone(),
         propose_time: Some(timestamp(bundle.proposed)),
         state: state.into(),
-        activate_time: bundle.activated.map(|(at, _)| timestamp(at)),
-        approval: bundle.activated.map(|(_, approval)| approval.to_string()).unwrap_or_default(),
+        activate_time: bundle.activated.map(timestamp),
+        approval: bundle.approval.map(|approval| approval.to_string()).unwrap_or_default(),
     }
 }

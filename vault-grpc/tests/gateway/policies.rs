@@ -150,11 +150,24 @@ async fn a_bundle_is_made_signed_proposed_and_approved_and_then_decides() {
     assert_eq!(next.bundles[0].approval, asked.approval);
 
     // And so it stays, whatever the files say.
+    files.make("three.json", &["--after", &files.path("two.json")]);
+    files.sign("three.json", "jan");
+    let (config, three) = (files.path("vault.toml"), files.path("three.json"));
+    let install = ["bundle", "install", &three, "--config", &config];
+    bad(&install, "open already");
     let Fixture { dir: _dir, made, gateway } = fixture;
     gateway.shutdown().await.unwrap();
+    bad(&install, "signatures");
     fs::write(made.config.with_file_name("policies/baseline.cedar"), "").unwrap();
     let gateway = Gateway::start(Config::load(&made.config).unwrap()).await.unwrap();
     assert_eq!(gateway.vault().policy_bundle().unwrap().version, 2);
+    gateway.shutdown().await.unwrap();
+    // While no gateway serves, signatures are enough.
+    files.sign("three.json", "ines");
+    assert!(good(&install).contains("in force: 3 sha256:"));
+    bad(&install, "in force");
+    let gateway = Gateway::start(Config::load(&made.config).unwrap()).await.unwrap();
+    assert_eq!(gateway.vault().policy_bundle().unwrap().version, 3);
     gateway.shutdown().await.unwrap();
     // Without the signers it is not even begun.
     let text = fs::read_to_string(&made.config).unwrap();
