@@ -6,6 +6,7 @@
 //! vault                      the façade: encrypt, decrypt, rewrap, tenants, datasets
 //!   backup                   a store's rows in one sealed file
 //!   keys                     root → tenant → data → record keys, cache, rotation
+//!     bundle                 signed policy bundles, as files and as rows
 //!     kms · store            seams: root keys and rows, with the embedded implementations
 //!       audit                Recorded<P>: nothing is released before its entry is durable
 //!         policy             Permit<A>: the only way to reach a key
@@ -34,6 +35,8 @@ pub mod audit;
 
 pub mod kms;
 pub mod store;
+
+pub mod bundle;
 
 pub mod keys;
 

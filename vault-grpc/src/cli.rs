@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
 mod backup;
+mod bundle;
 mod commands;
 #[cfg(feature = "dev")]
 mod demo;
@@ -37,7 +38,8 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, policies and registry.
+    /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, and policies and registry if
+    /// they are files.
     Serve {
         /// The configuration file.
         #[arg(long)]
@@ -128,6 +130,12 @@ enum PolicyCommand {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Signed bundles of schema, policies and registry.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// The keys of policy signers.
+    #[command(subcommand)]
+    Key(bundle::KeyCommand),
 }
 
 /// Runs the command that the arguments name.
@@ -161,6 +169,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
         Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
+        Command::Policy(PolicyCommand::Bundle(command)) => bundle::bundle(command),
+        Command::Policy(PolicyCommand::Key(command)) => bundle::key(command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }
 }
