@@ -88,7 +88,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use control::ControlCall;
-pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use settings::LifecycleSettings;
 pub use upkeep::Tended;
 
