@@ -41,7 +41,7 @@ async fn call<M: Message + 'static>(channel: &Channel, path: &'static str, messa
 /// Calls one RPC of the data plane with a request that a workload is answered.
 async fn call_rpc(channel: &Channel, rpc: &Rpc, envelope: &[u8]) -> Result<(), Status> {
     let (tenant, dataset, purpose) = (TENANT.to_owned(), DATASET.to_owned(), "billing".to_owned());
-    let (subject, context) = (None, std::collections::HashMap::default());
+    let (subject, context, end_user_token) = (None, std::collections::HashMap::default(), None);
     let (envelope, plaintext) = (envelope.to_vec().into(), b"a value".to_vec().into());
     match rpc.method {
         "Encrypt" => {
