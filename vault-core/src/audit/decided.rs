@@ -107,10 +107,10 @@ impl Decided {
         if decision.principal.len() > MAX_PRINCIPAL {
             return Err(Error::invalid("principal", "must be at most 2048 bytes long"));
         }
-        let end_user = decision.end_user.as_ref().map(|user| EndUserName {
-            issuer: user.issuer().to_owned(),
-            pseudonym: who.end_user,
-        });
+        let end_user = decision
+            .end_user
+            .as_ref()
+            .map(|user| EndUserName { issuer: user.issuer().to_owned(), pseudonym: who.end_user });
         if end_user.as_ref().is_some_and(|user| user.issuer.len() > MAX_ISSUER) {
             return Err(Error::invalid("end_user", "must have an issuer of at most 512 bytes"));
         }

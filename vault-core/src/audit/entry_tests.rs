@@ -35,10 +35,9 @@ fn decided() -> impl Strategy<Value = Decided> {
             action,
             dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
             pseudonym: pseudonym.map(Pseudonym),
-            end_user: user.filter(|_| custody.is_none()).map(|(issuer, pseudonym)| EndUserName {
-                issuer,
-                pseudonym: pseudonym.map(Pseudonym),
-            }),
+            end_user: user
+                .filter(|_| custody.is_none())
+                .map(|(issuer, pseudonym)| EndUserName { issuer, pseudonym: pseudonym.map(Pseudonym) }),
             purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
             reason: reason.map(|r| Reason::parse(&r).unwrap()),
             custody,

@@ -10,9 +10,7 @@ use std::{fmt, thread};
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::due::Uses;
 use super::lifecycle::DESTROYED;
-use super::rows::{
-    self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState,
-};
+use super::rows::{self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState};
 use super::wrapping::WrappingKey;
 use crate::audit::{Anchor, KeyRef, Recorded};
 use crate::crypto::random_bytes;
@@ -203,7 +201,11 @@ impl Keyring {
     }
 
     /// A row for a data call, perhaps from memory: see [`Store::get_cached`].
-    pub(super) async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+    pub(super) async fn known_row<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<T>, Error> {
         let row = self.parts.store.get_cached(table, key).await?;
         row.map(|row| rows::decode(table, &row)).transpose()
     }
