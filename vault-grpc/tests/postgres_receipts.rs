@@ -34,7 +34,7 @@ impl Drop for Served {
 }
 
 fn serve(config: &Path) -> Served {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
+    let child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
         .args(["serve", "--config"])
         .arg(config)
         .stdin(Stdio::null())
