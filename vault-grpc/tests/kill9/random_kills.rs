@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vault_client::Target;
+
 use crate::acknowledged::{Acknowledged, DATASETS, WORKLOADS};
 use crate::random::Random;
 use crate::served::Served;
@@ -140,9 +142,16 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
     totals.shredded += shreds.iter().filter(|shred| shred.executed).count();
 }
 
+/// Waits until both planes answer: data calls wait besides until the revocation lease, which may have run out, is renewed.
 async fn is_back(served: &Served) {
     let begun = Instant::now();
-    while let Err(error) = served.alice.get_tenant(WORKLOADS[0].1).await {
+    let target = |tenant: &str| Target::new(tenant, DATASETS[0], "test");
+    loop {
+        let mut answers = vec![served.alice.get_tenant(WORKLOADS[0].1).await.map(drop)];
+        for (client, (_, tenant)) in served.workloads.iter().zip(WORKLOADS) {
+            answers.push(client.encrypt(&target(tenant), b"back").await.map(drop));
+        }
+        let Some(error) = answers.into_iter().find_map(Result::err) else { return };
         assert!(begun.elapsed() < BACK, "{error}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
