@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! mod          what a bundle is called
-//!   stored     bundles as rows that gateways share; which one is in force
+//!   stored     bundles in the store that gateways share; which one is in force
+//!     rows     their form
 //!   trust      who may sign, what must be proved, for which vault
 //!     signed   a bundle with its signatures; its file
 //!       content   the canonical bytes, their bounds, their digest
@@ -11,6 +12,7 @@
 //! `docs/policy.md`, section "Bundles", is the specification.
 
 mod content;
+mod rows;
 mod signed;
 mod stored;
 #[cfg(test)]
@@ -20,8 +22,9 @@ mod trust;
 use std::fmt;
 
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
+pub(crate) use rows::check_row;
 pub use signed::{MAX_DOCUMENT, MAX_PROOF, MAX_SIGNATURES, SignedBundle};
-pub(crate) use stored::{Act, Active, Shelf, check_row};
+pub(crate) use stored::{Act, Active, Shelf};
 pub use stored::{BundleState, StoredBundle};
 pub use trust::{Judged, MAX_SIGNERS, PolicyTrust, ProofCheck, Signers};
 

@@ -1,28 +1,16 @@
-//! Bundles as rows. All keys begin with [`POLICY_ROWS`], then 00 and:
-//!
-//! ```text
-//! active                    which bundle is in force: the one row that is replaced, and the only way to change that
-//! bundle 00 u64 version     what a bundle is called, who brought it, who signed it
-//! chunk  00 u64 version u16 n   its canonical bytes, in pieces
-//! proof  00 u64 version     its proof record
-//! past   00 u64 version     that it came into force, by which approval
-//! ```
-//! The rows of a version are written once, so no two bundles have the same version.
+//! Bundles in the store: which are there, and which is in force.
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
-
+use super::rows::{ActiveRow, BundleRow, PastRow, PolicyRow, damaged, decode, key, piece, text_of, write, write_row};
 use super::{Bundle, BundleRef, Judged, SignedBundle};
 use crate::error::Error;
 use crate::id::{ApprovalId, Fingerprint};
-use crate::store::{Expect, POLICY_ROWS, Row, Store, Table, Write};
+use crate::store::{Expect, Store, Table, Write};
 use crate::time::Timestamp;
 
 /// Bytes of a bundle in one row.
 const CHUNK: usize = 60_000;
-/// What a row begins with that is a piece of text; the others are JSON.
-const PIECE: u8 = 1;
 /// More pieces than any bundle has.
 const MOST_PIECES: usize = 100;
 
@@ -68,100 +56,6 @@ pub struct StoredBundle {
     pub activated: Option<Timestamp>,
     /// The approval by which it did; `None` also if it was installed while no gateway ran.
     pub approval: Option<ApprovalId>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum PolicyRow {
-    Active(ActiveRow),
-    Bundle(BundleRow),
-    Past(PastRow),
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ActiveRow {
-    /// 0 while none is: then the files are that the configuration names.
-    version: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    digest: Option<Fingerprint>,
-    since: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BundleRow {
-    version: u64,
-    digest: Fingerprint,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    previous: Option<Fingerprint>,
-    created: u64,
-    not_before: u64,
-    comment: String,
-    policies: u64,
-    workloads: u64,
-    signers: Vec<String>,
-    signatures: Vec<String>,
-    proof: bool,
-    proposer: String,
-    proposed: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct PastRow {
-    digest: Fingerprint,
-    /// Absent if it was installed while no gateway ran.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    approval: Option<ApprovalId>,
-    since: u64,
-}
-
-/// Refuses a row that this version does not read.
-///
-/// # Errors
-/// [`Error::Corrupt`].
-pub(crate) fn check_row(value: &[u8]) -> Result<(), Error> {
-    if value.first() == Some(&PIECE) { Ok(()) } else { decode(value).map(drop) }
-}
-
-fn damaged(at: impl std::fmt::Display) -> Error {
-    Error::corrupt("store", format!("table policies: {at}"))
-}
-
-fn decode(value: &[u8]) -> Result<PolicyRow, Error> {
-    // serde's message may quote the row; its position may be told.
-    serde_json::from_slice(value)
-        .map_err(|error| damaged(format_args!("a row is not as it was written, at byte {}", error.column())))
-}
-
-fn key(kind: &str, rest: &[&[u8]]) -> Vec<u8> {
-    let mut key = [POLICY_ROWS, kind.as_bytes()].join(&0);
-    if !rest.is_empty() {
-        key.push(0);
-    }
-    rest.iter().for_each(|part| key.extend_from_slice(part));
-    key
-}
-
-fn write(key: Vec<u8>, expect: Expect, value: Vec<u8>) -> Write {
-    Write { table: Table::Policies, key, expect, value, revokes: false }
-}
-
-fn write_row(key: Vec<u8>, expect: Expect, row: &PolicyRow) -> Result<Write, Error> {
-    let value = serde_json::to_vec(row).map_err(|_| damaged("a row cannot be written as JSON"))?;
-    Ok(write(key, expect, value))
-}
-
-fn piece(text: &[u8]) -> Vec<u8> {
-    [&[PIECE], text].concat()
-}
-
-fn text_of(row: &Row) -> Result<&[u8], Error> {
-    match row.value.split_first() {
-        Some((&PIECE, text)) => Ok(text),
-        _ => Err(damaged("a piece of a bundle is not as it was written")),
-    }
 }
 
 /// What is in force, as the store says.
