@@ -7,8 +7,8 @@ use tonic::{Code, Request};
 
 use crate::error::ClientError;
 
-/// The default limit of a request of one value: 1 MiB of plaintext and 16 KiB for everything else in it.
-pub const MAX_UNARY: usize = (1 << 20) + (16 << 10);
+/// The default limit of a request of one value: 1 MiB of plaintext and 24 KiB for everything else in it.
+pub const MAX_UNARY: usize = (1 << 20) + (24 << 10);
 /// The default limit of a request of a batch: 4 MiB.
 pub const MAX_BATCH: usize = 4 << 20;
 

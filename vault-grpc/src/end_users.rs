@@ -16,7 +16,8 @@ use crate::config::{Config, ConfigError, EndUserIssuer, IssuerKeys};
 use crate::telemetry::{Event, log};
 use fetch::{Fetch, from_file};
 
-/// Verifies the tokens of end users.
+/// Verifies the tokens of end users. By default there are no issuers, and every token is refused.
+#[derive(Default)]
 pub struct EndUsers {
     issuers: Issuers,
     /// In the order of the issuers.

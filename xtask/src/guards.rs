@@ -89,7 +89,7 @@ const GUARDS: &[Guard] = &[
         name: "transport: the control plane answers no data call",
         file: "vault-grpc/src/service/mod.rs",
         from: "    let control = tenants::Control::new(Arc::clone(vault));\n",
-        to: "    let control = tenants::Control::new(Arc::clone(vault));\n    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault)));\n    if true {\n        return Routes::new(crypto).add_service(TenantServiceServer::new(control.clone())).add_service(DatasetServiceServer::new(control));\n    }\n",
+        to: "    let control = tenants::Control::new(Arc::clone(vault));\n    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::default()));\n    if true {\n        return Routes::new(crypto).add_service(TenantServiceServer::new(control.clone())).add_service(DatasetServiceServer::new(control));\n    }\n",
         test: REACHES,
         fails: "the_control_plane_knows_no_data_rpc",
     },

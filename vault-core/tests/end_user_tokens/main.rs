@@ -1,7 +1,7 @@
 //! From a token to an end user: every rule of `docs/end-users.md`, with tokens made here. They are signed by `aws-lc-rs`
 //! and verified by `ring`.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod hostile;
 #[path = "../common/pki.rs"]

@@ -1,5 +1,7 @@
 //! An issuer of tokens that is not an identity provider: a key, and a server that answers for it as it is told.
 
+#![expect(clippy::indexing_slicing, reason = "keys are made here, and are as long as they are")]
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -149,7 +149,8 @@ impl Issuer {
     }
 }
 
-/// The pinned issuers. Shared by all threads.
+/// The pinned issuers. Shared by all threads. By default there are none, and every token is refused.
+#[derive(Default)]
 pub struct Issuers {
     all: Vec<Issuer>,
     memory: Memory,
@@ -290,7 +291,8 @@ mod tests {
         let good = || IssuerSettings::new("https://id.example", "vault", IssuerTenants::Any);
         good().check().unwrap();
         let long = "a".repeat(513);
-        let cases: [(&str, fn(&mut IssuerSettings, &str)); 14] = [
+        type Edit = fn(&mut IssuerSettings, &str);
+        let cases: [(&str, Edit); 14] = [
             ("issuer", |s, long| s.issuer = long.to_owned()),
             ("issuer", |s, _| s.issuer = String::new()),
             ("issuer", |s, _| s.issuer = "https://id.example/ \u{200b}".to_owned()),
