@@ -14,7 +14,6 @@ use miette::Diagnostic;
 use super::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS, RELEASING_ACTIONS};
 use super::entities::{self, Asked, Kind, NAMES, NotExpressible};
 use super::index::{Index, Single};
-use super::reads::Reads;
 use super::registry::Description;
 use super::request::{DatasetFacts, Facts};
 use super::scan::{self, Language};
@@ -388,11 +387,8 @@ impl<'a> Probe<'a> {
             end_user: None,
         };
         let data = [
-            entities::data_context(&asked, Reads::ALL)?,
-            entities::data_context(
-                &Asked { end_user: Some(&full_user), granted_roles: &BTreeSet::new(), ..asked },
-                Reads::ALL,
-            )?,
+            entities::data_context(&asked)?,
+            entities::data_context(&Asked { end_user: Some(&full_user), granted_roles: &BTreeSet::new(), ..asked })?,
         ];
         let consent = [&plain, &full_user].map(|user| entities::consent_context(Timestamp(0), user));
         let [without, with] = consent;

@@ -148,9 +148,14 @@ pub(super) struct Asked<'a> {
     pub(super) end_user: Option<&'a EndUser>,
 }
 
-/// The context of a data action, without what no policy that it is for reads: an instant alone takes longer to make than
-/// most policies to evaluate.
-pub(super) fn data_context(asked: &Asked<'_>, reads: Reads) -> Result<Context, NotExpressible> {
+/// The context of a data action.
+pub(super) fn data_context(asked: &Asked<'_>) -> Result<Context, NotExpressible> {
+    data_context_for(asked, Reads::ALL)
+}
+
+/// The same without what no policy that it is for reads: an instant alone takes longer to make than most policies to
+/// evaluate.
+pub(super) fn data_context_for(asked: &Asked<'_>, reads: Reads) -> Result<Context, NotExpressible> {
     let roles = || RestrictedExpression::new_set(asked.granted_roles.iter().map(|role| string(role)));
     let user = asked.end_user.filter(|_| reads.has(Reads::USER));
     let pairs = [
