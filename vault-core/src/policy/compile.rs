@@ -5,7 +5,7 @@ use cedar_policy::pst::{BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal
 use cedar_policy::pst::{Policy as Tree, PrincipalConstraint, ResourceConstraint};
 
 use super::reads::Reads;
-use super::screen::{Flag, Names, Optional, Test, Text};
+use super::screen::{Flag, Names, Optional, Test, Text, Than};
 use crate::id::TenantId;
 
 const WORKLOAD: &str = "Vault::Workload";
@@ -73,6 +73,24 @@ fn understood(expr: &Expr) -> Option<Test> {
         Expr::BinaryOp { op: BinaryOp::Eq, left, right } => equal(left, right)?,
         Expr::BinaryOp { op: BinaryOp::NotEq, left, right } => Test::Not(Box::new(equal(left, right)?)),
         Expr::BinaryOp { op: BinaryOp::Contains, left, right } => contains(left, right)?,
+        Expr::BinaryOp { op, left, right } => match (&**left, &**right) {
+            (attribute, Expr::Literal(Literal::Long(literal))) if is_items(attribute) => match op {
+                BinaryOp::Less => Test::Items(Than::Less, *literal),
+                BinaryOp::LessEq => Test::Items(Than::LessOrEqual, *literal),
+                BinaryOp::Greater => Test::Not(Box::new(Test::Items(Than::LessOrEqual, *literal))),
+                BinaryOp::GreaterEq => Test::Not(Box::new(Test::Items(Than::Less, *literal))),
+                _ => return None,
+            },
+            // The engine's tree writes `a > b` as `b < a`.
+            (Expr::Literal(Literal::Long(literal)), attribute) if is_items(attribute) => match op {
+                BinaryOp::Less => Test::Not(Box::new(Test::Items(Than::LessOrEqual, *literal))),
+                BinaryOp::LessEq => Test::Not(Box::new(Test::Items(Than::Less, *literal))),
+                BinaryOp::Greater => Test::Items(Than::Less, *literal),
+                BinaryOp::GreaterEq => Test::Items(Than::LessOrEqual, *literal),
+                _ => return None,
+            },
+            _ => return None,
+        },
         Expr::IfThenElse { cond, then_expr, else_expr } => {
             Test::If(Box::new([condition(cond), condition(then_expr), condition(else_expr)]))
         }
@@ -154,7 +172,19 @@ const fn kind(text: Text) -> Option<&'static str> {
     }
 }
 
+fn is_items(expr: &Expr) -> bool {
+    path(expr).is_some_and(|names| names == ["context", "items"])
+}
+
 fn equal(left: &Expr, right: &Expr) -> Option<Test> {
+    match (left, right) {
+        (attribute, Expr::Literal(Literal::Long(literal))) | (Expr::Literal(Literal::Long(literal)), attribute)
+            if is_items(attribute) =>
+        {
+            return Some(Test::Items(Than::Equal, *literal));
+        }
+        _ => {}
+    }
     let (attribute, other) = match (text(left), text(right)) {
         (Some(one), Some(other)) => return (kind(one) == kind(other)).then_some(Test::Alike(one, other)),
         (Some(one), None) => (one, right),

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 
+use super::reads::Reads;
 use super::registry::Description;
 use super::request::{DatasetFacts, Facts};
 use crate::custody::Custody;
@@ -149,16 +150,24 @@ pub(super) struct Asked<'a> {
 
 /// The context of a data action.
 pub(super) fn data_context(asked: &Asked<'_>) -> Result<Context, NotExpressible> {
-    let end_user = asked.end_user.map(|user| claims(user, asked.now)).transpose()?;
+    data_context_for(asked, Reads::ALL)
+}
+
+/// The same without what no policy that it is for reads: an instant alone takes longer to make than most policies to
+/// evaluate.
+pub(super) fn data_context_for(asked: &Asked<'_>, reads: Reads) -> Result<Context, NotExpressible> {
+    let roles = || RestrictedExpression::new_set(asked.granted_roles.iter().map(|role| string(role)));
+    let user = asked.end_user.filter(|_| reads.has(Reads::USER));
     let pairs = [
-        ("now", datetime(asked.now)?),
-        ("purpose", string(asked.purpose.as_str())),
-        ("hasSubject", RestrictedExpression::new_bool(asked.has_subject)),
-        ("items", RestrictedExpression::new_long(i64::from(asked.items))),
-        ("consent", RestrictedExpression::new_bool(asked.consent)),
-        ("grantedRoles", RestrictedExpression::new_set(asked.granted_roles.iter().map(|role| string(role)))),
+        reads.has(Reads::TIME).then(|| Ok(("now", datetime(asked.now)?))),
+        Some(Ok(("purpose", string(asked.purpose.as_str())))),
+        reads.has(Reads::HAS_SUBJECT).then(|| Ok(("hasSubject", RestrictedExpression::new_bool(asked.has_subject)))),
+        reads.has(Reads::ITEMS).then(|| Ok(("items", RestrictedExpression::new_long(i64::from(asked.items))))),
+        reads.has(Reads::CONSENT).then(|| Ok(("consent", RestrictedExpression::new_bool(asked.consent)))),
+        reads.has(Reads::GRANTED_ROLES).then(|| Ok(("grantedRoles", roles()))),
+        user.map(|user| Ok(("endUser", claims(user, asked.now)?))),
     ];
-    context(pairs.into_iter().chain(end_user.map(|claims| ("endUser", claims))))
+    context(pairs.into_iter().flatten().collect::<Result<Vec<_>, NotExpressible>>()?)
 }
 
 /// The context of an action on consents.

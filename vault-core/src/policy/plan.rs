@@ -82,7 +82,7 @@ impl Plan {
         let mut left = self.policies.iter().filter(|policy| policy.may_matter(&view)).peekable();
         let mut outcome = Outcome::default();
         if left.peek().is_some() {
-            let context = entities::data_context(question.asked)?;
+            let context = entities::data_context_for(question.asked, self.reads)?;
             let (principal, resource) = (self.principal.clone(), self.resource.clone());
             let request = Request::new(principal, question.policies.action.uid(), resource, context, None)
                 .map_err(|_| NotExpressible)?;

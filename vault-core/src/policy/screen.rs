@@ -133,6 +133,14 @@ pub(super) enum Names {
     UserAmr,
 }
 
+/// How `context.items` is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Than {
+    Less,
+    LessOrEqual,
+    Equal,
+}
+
 /// A condition, as far as it is understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Test {
@@ -152,6 +160,8 @@ pub(super) enum Test {
     Lists(Text),
     /// `principal.tenants.contains(Tenant::"literal")`.
     ListsTenant(TenantId),
+    /// `context.items < literal` and the like.
+    Items(Than, i64),
     Not(Box<Test>),
     And(Box<Test>, Box<Test>),
     Or(Box<Test>, Box<Test>),
@@ -286,6 +296,11 @@ impl Test {
                 _ => Truth::MayFail,
             },
             Self::ListsTenant(tenant) => Truth::of(view.grant.lists(tenant)),
+            Self::Items(than, literal) => view.asked(|asked| Some(i64::from(asked.items))).test(|items| match than {
+                Than::Less => items < *literal,
+                Than::LessOrEqual => items <= *literal,
+                Than::Equal => items == *literal,
+            }),
             Self::Not(test) => test.of(view).not(),
             Self::And(one, other) => one.of(view).and(|| other.of(view)),
             Self::Or(one, other) => one.of(view).or(|| other.of(view)),

@@ -26,7 +26,7 @@ const ROLES: [&str; 3] = ["reader", "writer", "auditor"];
 const DESK: &str = "spiffe://prod.example/tenant/acme/region/eu/sa/desk";
 
 /// Conditions that every data action of a workload can be asked for; the last two may fail, always or for batches.
-const CONDITIONS: [&str; 38] = [
+const CONDITIONS: [&str; 41] = [
     "principal.service == \"billing\"",
     "principal.service != \"desk\"",
     "\"desk\" == principal.service",
@@ -49,6 +49,9 @@ const CONDITIONS: [&str; 38] = [
     "context.hasSubject",
     "context.items > 1",
     "context.items == 2",
+    "context.items >= 2",
+    "2 <= context.items",
+    "7 > context.items",
     "context.purpose == \"billing\"",
     "[\"billing\", \"audit\"].contains(context.purpose)",
     "context.grantedRoles.contains(\"reader\")",
