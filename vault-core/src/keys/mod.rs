@@ -16,6 +16,7 @@ mod due;
 mod keyring;
 mod kinds;
 mod lifecycle;
+mod names;
 pub(crate) mod receipt;
 mod rows;
 mod shred;

@@ -9,8 +9,9 @@
 use ring::digest;
 
 use super::approval::{Ordered, kept};
-use super::keyring::{DataKeyName, Keyring, PSEUDONYMS};
+use super::keyring::{Keyring, PSEUDONYMS};
 use super::lifecycle::{DESTROYED, Turn};
+use super::names::DataKeyName;
 use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, SubjectRow, TenantState};
 use super::work::{Cursor, DestructionRow, ListedKey, ShredRow};
 use crate::audit::Pseudonym;
