@@ -18,7 +18,7 @@ use vault_core::policy::{Authorizer, PolicySet, Registry};
 use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
 use vault_core::secret::Key32;
 use vault_core::store::{BoxFuture, EmbeddedStore, Store};
-use vault_core::time::{Clock as _, SystemClock};
+use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
 
 /// The dataset of every tenant here.
@@ -119,20 +119,29 @@ impl Bed {
     /// Over the store in `dir/vault.redb`, with an audit log in `audit`, which is another directory if the store is kept.
     /// `tenants` are those that workloads may use, [`TENANTS_EACH`] each.
     pub fn open(dir: &Path, audit: &Path, cache: CacheSettings, tenants: &[TenantId]) -> Self {
+        Self::open_at(Arc::new(SystemClock), dir, audit, cache, tenants)
+    }
+
+    /// The same with a clock of one's own.
+    pub fn open_at(
+        clock: Arc<dyn Clock>,
+        dir: &Path,
+        audit: &Path,
+        cache: CacheSettings,
+        tenants: &[TenantId],
+    ) -> Self {
         let fs: Arc<dyn Fs> = Arc::new(OsFs);
         fs.create_dir_durable(dir).unwrap();
         fs.create_dir_durable(audit).unwrap();
-        let store: Arc<dyn Store> =
-            Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("vault.redb")).unwrap());
-        let clock = Arc::new(SystemClock);
+        let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("vault.redb")).unwrap());
         let signer = LogSigner::load_or_create(&*fs, &audit.join("audit.key"), "vault.example/bench").unwrap();
-        let (audit, _) = Log::open(fs, &audit.join("audit"), signer, Arc::clone(&clock) as _).unwrap();
+        let (audit, _) = Log::open(fs, &audit.join("audit"), signer, Arc::clone(&clock)).unwrap();
         let keys = Keyring::new(KeyringParts {
             store: Arc::clone(&store),
             roots: Roots::single(BenchRoot::shared()).unwrap(),
             instance: INSTANCE.into(),
             cache,
-            clock: Arc::clone(&clock) as _,
+            clock: Arc::clone(&clock),
         });
         let authorizer = Authorizer::new(PolicySet::baseline().unwrap(), registry(tenants));
         let parts = VaultParts { authorizer, audit, keys: keys.unwrap(), clock };

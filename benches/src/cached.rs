@@ -1,11 +1,13 @@
 //! Many tenants whose keys are all in memory, and the bytes that takes.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use vault_core::id::TenantId;
 use vault_core::keys::CacheSettings;
 use vault_core::principal::Workload;
 use vault_core::secret;
+use vault_core::time::{Clock as _, ManualClock, SystemClock};
 use vault_core::vault::{DecryptRequest, EncryptRequest, Target};
 
 use crate::bed::{Bed, BenchRoot, TENANTS_EACH, target};
@@ -21,6 +23,7 @@ pub struct Cached {
     bed: Bed,
     targets: Vec<Target>,
     workloads: Vec<Workload>,
+    clock: Arc<ManualClock>,
     before: Bytes,
 }
 
@@ -45,12 +48,13 @@ impl Cached {
         let tenants: Vec<TenantId> = (0..count as u64).map(fill::tenant_of).collect();
         // No key goes while this runs, but for want of room.
         let cache = CacheSettings { ttl_millis: 3_600_000, idle_millis: 3_600_000, ..CacheSettings::default() };
-        let bed = Bed::open(dir, dir, cache, &tenants);
+        let clock = Arc::new(ManualClock::new(SystemClock.now()));
+        let bed = Bed::open_at(Arc::clone(&clock) as _, dir, dir, cache, &tenants);
         fill::tenants(&*bed.store, &BenchRoot::shared(), count as u64);
         let workloads = (0..count.div_ceil(TENANTS_EACH)).map(|number| bed.workload(number)).collect();
         let targets: Vec<Target> = tenants.iter().map(|tenant| target(tenant, None)).collect();
         // What is set up once: threads, buffers, a first chunk of the arena.
-        let cached = Self { bed, targets, workloads, before: Bytes { heap: 0, arena: 0 } };
+        let cached = Self { bed, targets, workloads, clock, before: Bytes { heap: 0, arena: 0 } };
         let envelopes = cached.encrypt(&cached.targets[..1]);
         cached.decrypt(&cached.targets[..1], &envelopes);
         drop(envelopes);
@@ -92,6 +96,11 @@ impl Cached {
         for (targets, envelopes) in self.targets.chunks(AT_ONCE).zip(envelopes.chunks(AT_ONCE)) {
             self.decrypt(targets, envelopes);
         }
+    }
+
+    /// Lets time pass in which nobody uses a key: within a second or two all are at rest.
+    pub fn rest(&self) {
+        self.clock.advance_millis(15_000);
     }
 
     /// Data keys and tenant keys in memory.

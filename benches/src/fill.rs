@@ -60,27 +60,27 @@ impl<'a> Filler<'a> {
     /// A tenant with its tenant key and its dataset; no side key, so no subject of it can be named in a call.
     pub fn tenant(&mut self, root: &BenchRoot, tenant: &TenantId) -> WrappingKey {
         let (key, wrapped) = root.make(&root_context(tenant));
-        let tenant_key = format!(
-            r#"{{"root":"{ROOT}","wrapped":"{}","state":"active","created":{MADE}}}"#,
-            BASE64.encode(wrapped)
-        );
+        let tenant_key =
+            format!(r#"{{"root":"{ROOT}","wrapped":"{}","state":"active","created":{MADE}}}"#, BASE64.encode(wrapped));
         let row = format!(r#"{{"state":"active","key_version":1,"created":{MADE},"updated":{MADE}}}"#);
         let version = KeyVersion::FIRST;
         self.add(vec![
             write(Table::Tenants, &[tenant.as_str().as_bytes()], row),
             write(Table::TenantKeys, &[tenant.as_str().as_bytes(), &version.0.to_be_bytes()], tenant_key),
-            write(Table::Datasets, &[tenant.as_str().as_bytes(), DATASET.as_bytes()], format!(r#"{{"created":{MADE}}}"#)),
+            write(
+                Table::Datasets,
+                &[tenant.as_str().as_bytes(), DATASET.as_bytes()],
+                format!(r#"{{"created":{MADE}}}"#),
+            ),
         ]);
         WrappingKey::derive(&key, tenant, version).unwrap()
     }
 
-    /// A data key of the tenant's dataset, or of a subject.
+    /// A data key of the tenant's dataset, or of a subject. The row of the first subject does not list its key, as if an
+    /// earlier version had written it.
     pub fn data_key(&mut self, wrapping: &WrappingKey, tenant: &TenantId, subject: Option<&Subject>, id: KeyId) {
-        let scope = Scope {
-            tenant: tenant.clone(),
-            dataset: DatasetId::parse(DATASET).unwrap(),
-            subject: subject.cloned(),
-        };
+        let scope =
+            Scope { tenant: tenant.clone(), dataset: DatasetId::parse(DATASET).unwrap(), subject: subject.cloned() };
         let wrapped = wrapping.wrap(&scope, id, KeyVersion::FIRST, &Key32::generate().unwrap()).unwrap();
         let mut row = format!(r#"{{"dataset":"{DATASET}","#);
         if let Some(subject) = subject {
@@ -100,7 +100,9 @@ impl<'a> Filler<'a> {
             write(Table::ActiveKeys, &[tenant, DATASET.as_bytes(), of], active),
         ];
         if subject.is_some() {
-            rows.push(write(Table::Subjects, &[tenant, of], format!(r#"{{"state":"active","since":{MADE}}}"#)));
+            let keys = if id == key_id(0) { String::new() } else { format!(r#","keys":"{}""#, BASE64.encode(id.0)) };
+            let row = format!(r#"{{"state":"active","since":{MADE}{keys}}}"#);
+            rows.push(write(Table::Subjects, &[tenant, of], row));
         }
         self.add(rows);
     }

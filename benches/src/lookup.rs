@@ -152,7 +152,9 @@ impl Lookup {
 impl Ready {
     /// Says that all went well: nothing is written of them any more.
     pub fn done(self) {
-        self.0.into_iter().for_each(|(recorded, _)| drop(recorded.complete()));
+        for (recorded, _) in self.0 {
+            recorded.complete();
+        }
     }
 }
 

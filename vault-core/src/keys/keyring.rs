@@ -337,7 +337,7 @@ impl Keyring {
                 rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
                 rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
             ];
-            writes.extend(self.unless_shredded(scope).await?);
+            writes.extend(self.unless_shredded(scope, &tenant, planned.key_id).await?);
             match self.parts.store.commit(writes).await {
                 Ok(()) => {
                     self.follow_rotation(&scope.tenant, planned.key_id, under).await?;

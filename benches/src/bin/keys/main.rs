@@ -16,6 +16,7 @@ mod rotation;
 use std::path::{Path, PathBuf};
 
 use vault_benches::counting::Counting;
+use vault_benches::lookup::{Lookup, Many};
 
 #[global_allocator]
 static COUNTING: Counting = Counting;
@@ -45,6 +46,11 @@ fn filled(name: &str, fill: impl FnOnce(&Path)) -> PathBuf {
         println!("(filled {name}: {} MiB in {:.0?})", size >> 20, begun.elapsed());
     }
     dir
+}
+
+/// The directory of a store with so many subjects or tenants.
+fn store_of(many: Many, count: u64) -> PathBuf {
+    filled(&format!("{many:?}-{count}").to_lowercase(), |dir| Lookup::fill(dir, many, count))
 }
 
 /// A line of `/proc/self/status`, in bytes.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use vault_benches::bed::{Bed, BenchRoot, target};
+use vault_benches::bed::{Bed, target};
+use vault_benches::lookup::Many;
 use vault_benches::{context, fill};
 use vault_core::Vault;
 use vault_core::id::{Reason, Subject, TenantId};
@@ -28,8 +29,8 @@ fn acme() -> TenantId {
     TenantId::parse("acme").unwrap()
 }
 
-fn globex() -> TenantId {
-    TenantId::parse("globex").unwrap()
+fn initech() -> TenantId {
+    TenantId::parse("initech").unwrap()
 }
 
 /// One after the other, an Encrypt and a Decrypt of what it gave, until `stop`.
@@ -60,11 +61,10 @@ fn micros(time: Duration) -> u64 {
 async fn phase<T>(bed: &Bed, who: &Arc<Workload>, work: impl Future<Output = T>) -> ([Latencies; 2], T) {
     let stop = Arc::new(AtomicBool::new(false));
     let of_acme = |at: u64| target(&acme(), Some(fill::subject_of(fill::key_id(at))));
-    let targets = [vec![target(&globex(), None)], (0..SUBJECTS).map(of_acme).collect()];
+    let targets = [vec![target(&initech(), None)], (0..SUBJECTS).map(of_acme).collect()];
     let clients = targets.map(|targets| {
-        [(); 2].map(|()| {
-            tokio::spawn(client(Arc::clone(&bed.vault), Arc::clone(who), targets.clone(), Arc::clone(&stop)))
-        })
+        [(); 2]
+            .map(|()| tokio::spawn(client(Arc::clone(&bed.vault), Arc::clone(who), targets.clone(), Arc::clone(&stop))))
     });
     let done = work.await;
     stop.store(true, Ordering::Relaxed);
@@ -81,13 +81,7 @@ async fn phase<T>(bed: &Bed, who: &Arc<Workload>, work: impl Future<Output = T>)
 fn line(what: &str, seen: &[Latencies; 2]) {
     for (tenant, seen) in ["another tenant", "the tenant"].iter().zip(seen) {
         let at = |share: f64| seen[((seen.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
-        println!(
-            "| {what} | {tenant} | {} | {:.1} | {:.1} | {:.1} |",
-            seen.len(),
-            at(0.5),
-            at(0.99),
-            at(1.0)
-        );
+        println!("| {what} | {tenant} | {} | {:.1} | {:.1} | {:.1} |", seen.len(), at(0.5), at(0.99), at(1.0));
     }
 }
 
@@ -127,16 +121,11 @@ async fn shred(bed: &Bed, subject: &Subject) -> Duration {
 
 pub(crate) fn run() {
     println!("\n## rotation of a tenant key above {KEYS} data keys\n");
-    let dir = super::filled(&format!("rotation-{KEYS}"), |dir| {
-        let bed = Bed::open(dir, dir, CacheSettings::default(), &[acme(), globex()]);
-        bed.make_tenant(&acme());
-        bed.make_tenant(&globex());
-        let wrapping = fill::wrapping_key(&*bed.store, &BenchRoot::shared(), &acme());
-        fill::subjects(&*bed.store, &wrapping, &acme(), KEYS);
-    });
+    let dir = super::store_of(Many::Subjects, KEYS);
     let files = super::scratch();
     std::fs::copy(dir.join("vault.redb"), files.path().join("vault.redb")).unwrap();
-    let bed = Bed::open(files.path(), files.path(), CacheSettings::default(), &[acme(), globex()]);
+    let bed = Bed::open(files.path(), files.path(), CacheSettings::default(), &[acme(), initech()]);
+    bed.make_tenant(&initech());
     let (who, alice, reason) = (Arc::new(bed.workload(0)), bed.operator("alice"), Reason::parse("measured").unwrap());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let rss = super::process_bytes("VmRSS");

@@ -67,7 +67,9 @@ impl<K: CacheKey> Book<K> {
             None => Vec::new(),
         };
         let left = most - sample.len();
-        sample.extend(self.of_tenant(tenant).filter(|key| hand.as_ref().is_none_or(|hand| *key <= hand)).take(left).cloned());
+        sample.extend(
+            self.of_tenant(tenant).filter(|key| hand.as_ref().is_none_or(|hand| *key <= hand)).take(left).cloned(),
+        );
         self.hand = sample.last().cloned();
         sample
     }
