@@ -96,7 +96,8 @@ fn call<'a>(who: &'a Operator, reason: &'a Reason) -> ControlCall<'a> {
 /// Has a rotation begin. The call is given up at once, so that [`Vault::tend`] is what goes on with it.
 async fn begin(bed: &Bed, who: &Operator, reason: &Reason) {
     let call = call(who, reason);
-    let rotating = bed.vault.rotate_tenant_key(&call, &acme(), None);
+    let acme = acme();
+    let rotating = bed.vault.rotate_tenant_key(&call, &acme, None);
     assert!(tokio::time::timeout(Duration::from_millis(500), rotating).await.is_err(), "it was over too soon");
 }
 

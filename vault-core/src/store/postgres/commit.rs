@@ -8,11 +8,11 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
 use super::Shared;
-use super::cache::tenant_of;
 use super::chain::{Change, Sum, Total, link, open_tenant, seal_tenant};
 use super::fault::{Fault, of_commit};
 use super::rows::Parameter;
 use crate::error::Error;
+use crate::store::cache::tenant_of;
 use crate::store::{Expect, Table, Write};
 
 /// How often a batch starts over when another transaction is in the way.

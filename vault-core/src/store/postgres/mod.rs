@@ -4,7 +4,7 @@
 //! mod          the store: its runtime, what calls become
 //!   watch      revocations made elsewhere, and the lease
 //!   rows · commit    reading, writing          migrate · store_key   what is done once, at the start
-//!     fresh    whether a row is the newest     cache   rows in memory
+//!     fresh    whether a row is the newest
 //!     chain    what binds rows to the present
 //!     pool     connections on loan             seal    rows as the database sees them
 //!       connection
@@ -14,7 +14,6 @@
 //! Whoever administers the database sees tenants' and datasets' names, numbers of rows and when they change. It can
 //! neither read nor make rows, nor move or renumber them (`seal`), nor put an old one back (`fresh`). `docs/postgres.md` says what it can do.
 
-mod cache;
 mod chain;
 mod commit;
 mod connection;
@@ -37,13 +36,13 @@ use tokio::time::timeout;
 
 pub use settings::{Address, PostgresSettings, Tls};
 
-use self::cache::RowCache;
 use self::connection::Connector;
 use self::fault::Fault;
 use self::fresh::Freshness;
 use self::pool::Pool;
 use self::seal::Sealer;
 use self::watch::{Lease, Watch};
+use super::cache::RowCache;
 use super::{Anchor, BoxFuture, Row, Scanned, Store, Table, Watcher, Write, check_batch};
 use crate::error::{Dependency, Error};
 use crate::kms::Roots;
