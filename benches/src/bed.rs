@@ -1,6 +1,7 @@
 //! A vault to measure: its root key, its workloads and operators.
 
 use std::path::Path;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use rcgen::{
@@ -151,7 +152,7 @@ impl Bed {
 
     /// The workload of the `number`th thousand of tenants.
     pub fn workload(&self, number: usize) -> Workload {
-        let bundle = WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), &[self.workloads.0.clone()]);
+        let bundle = WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), from_ref(&self.workloads.0));
         let chain = self.workloads.leaf(&format!("spiffe://prod.example/app/{number}"));
         Workload::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap()
     }
@@ -167,7 +168,7 @@ impl Bed {
 
     /// An operator.
     pub fn operator(&self, name: &str) -> Operator {
-        let bundle = OperatorBundle::new(TrustDomain::parse("ops.example").unwrap(), &[self.operators.0.clone()]);
+        let bundle = OperatorBundle::new(TrustDomain::parse("ops.example").unwrap(), from_ref(&self.operators.0));
         let chain = self.operators.leaf(&format!("spiffe://ops.example/operator/{name}"));
         Operator::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap()
     }

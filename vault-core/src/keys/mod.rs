@@ -20,6 +20,7 @@ mod names;
 pub(crate) mod receipt;
 mod rows;
 mod shred;
+mod subjects;
 mod work;
 mod wrapping;
 
