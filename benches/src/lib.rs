@@ -1,6 +1,12 @@
 //! Criterion suites, each with its reference beside it (`benches/`), and the tools that measure beside them
 //! (`src/bin/`). Here: what both share.
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot work must stop")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that cannot work must stop")]
+
+pub mod bed;
+pub mod cached;
+pub mod counting;
+pub mod fill;
+pub mod lookup;
 
 pub mod policies;
 

@@ -101,22 +101,6 @@ impl KcKey {
         Ok(Self(key?))
     }
 
-    /// A second copy, for another thread's slot.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`] without locked memory.
-    pub(crate) fn duplicate(&self) -> Result<Self, Error> {
-        let copy = self.copy();
-        scrub_stack();
-        copy
-    }
-
-    #[inline(never)]
-    fn copy(&self) -> Result<Self, Error> {
-        let own = self.0.get()?;
-        Ok(Self(Locked::new(Expanded { cipher: own.cipher.clone(), k1: own.k1 })?))
-    }
-
     /// Derives Kx and X ⊕ K1 for a nonce prefix. Three AES blocks and a ring key.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 
 use super::context::prefix;
@@ -29,24 +29,32 @@ pub struct Scope {
 
 /// One version of one data key, unwrapped.
 ///
-/// Each thread works on a slot of its own, so sealing and opening take no lock that another core holds. [`Self::wipe`]
+/// A thread works on a slot, which it locks. As long as threads do not meet there is one slot; the first that finds it
+/// taken makes one a core, and from then on sealing and opening take no lock that another core holds. [`Self::wipe`]
 /// takes the locks of all slots, one by one: once it has returned, the key is gone and every later call fails.
+///
+/// A hundred thousand of these are kept in memory (`docs/keys.md`, "Keys in memory"), so a key that is not in use is
+/// small: 64 bytes of locked memory, and no slot filled.
 pub struct DataKey {
     header: Header,
     version: KeyVersion,
     scope: Scope,
     /// The part of A that this key fixes.
-    a: Vec<u8>,
+    a: Box<[u8]>,
     /// The suite key, from which slots are filled; `None` once wiped.
-    suite_key: Mutex<Option<KcKey>>,
-    slots: Box<[Slot]>,
+    suite_key: Mutex<Option<Key32>>,
+    first: Slot,
+    more: OnceLock<Box<[Padded]>>,
 }
+
+/// Where one thread works at a time.
+type Slot = Mutex<Option<Box<Working>>>;
 
 /// Two cache lines, so that neighbors do not slow each other down.
 #[repr(align(128))]
-struct Slot(Mutex<Option<Working>>);
+struct Padded(Slot);
 
-/// Slots of a key: at least one a core, so threads seldom meet in one.
+/// Slots of a key that threads meet in: at least one a core, so that they seldom meet again.
 fn slot_count() -> usize {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     match COUNT.load(Ordering::Relaxed) {
@@ -75,13 +83,23 @@ fn thread_number() -> usize {
 }
 
 fn lock<T>(mutex: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
-    mutex.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
-        // A panic in mid-message: start this slot anew rather than trust what it left.
-        let mut guard = poisoned.into_inner();
-        *guard = None;
-        mutex.clear_poison();
-        guard
-    })
+    mutex.lock().unwrap_or_else(|poisoned| anew(mutex, poisoned.into_inner()))
+}
+
+/// The same, unless another has it now.
+fn try_lock<T>(mutex: &Mutex<Option<T>>) -> Option<MutexGuard<'_, Option<T>>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(anew(mutex, poisoned.into_inner())),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// After a panic in mid-message: starts anew rather than trust what it left.
+fn anew<'a, T>(mutex: &Mutex<Option<T>>, mut guard: MutexGuard<'a, Option<T>>) -> MutexGuard<'a, Option<T>> {
+    *guard = None;
+    mutex.clear_poison();
+    guard
 }
 
 const fn gone() -> Error {
@@ -98,12 +116,13 @@ impl DataKey {
         let header = Header { key_id: id };
         let suite_key = expand_sha256(data_key, &[SUITE_INFO, &[super::header::SUITE_RECORD]])?;
         Ok(Self {
-            a: prefix(&header, &scope, version)?,
+            a: prefix(&header, &scope, version)?.into(),
             header,
             version,
             scope,
-            suite_key: Mutex::new(Some(KcKey::new(&suite_key)?)),
-            slots: (0..slot_count()).map(|_| Slot(Mutex::new(None))).collect(),
+            suite_key: Mutex::new(Some(suite_key)),
+            first: Mutex::new(None),
+            more: OnceLock::new(),
         })
     }
 
@@ -122,19 +141,36 @@ impl DataKey {
         &self.scope
     }
 
-    /// Runs `work` on this thread's slot, with A put together in it.
+    /// A slot for this thread.
+    #[inline]
+    fn slot(&self) -> Result<MutexGuard<'_, Option<Box<Working>>>, Error> {
+        if self.more.get().is_none()
+            && let Some(first) = try_lock(&self.first)
+        {
+            return Ok(first);
+        }
+        let more = self.more.get_or_init(|| (0..slot_count()).map(|_| Padded(Mutex::new(None))).collect());
+        let at = thread_number() & (more.len() - 1);
+        Ok(lock(&more.get(at).ok_or_else(gone)?.0))
+    }
+
+    /// Runs `work` on a slot, with A put together in it.
     #[inline]
     fn with_slot<T>(&self, context: &Context, work: impl FnOnce(&mut Working) -> Result<T, Error>) -> Result<T, Error> {
-        let at = thread_number() & (self.slots.len() - 1);
-        let mut slot = lock(&self.slots.get(at).ok_or_else(gone)?.0);
+        let mut slot = self.slot()?;
         let working = match &mut *slot {
             Some(working) => working,
-            // The evictor empties `suite_key` before it comes to the slots, so a slot filled here is either filled from
-            // a key that still lives, or was found empty for good.
-            none => none.insert(Working::new(lock(&self.suite_key).as_ref().ok_or_else(gone)?.duplicate()?)),
+            none => none.insert(self.begin()?),
         };
         context.append_to(working.start_a(&self.a, context.encoded_len()))?;
         work(working)
+    }
+
+    /// What fills a slot. The evictor empties `suite_key` before it comes to the slots, and one who made further slots
+    /// did so before coming here: so a slot is either filled from a key that still lives, or was found empty for good.
+    #[cold]
+    fn begin(&self) -> Result<Box<Working>, Error> {
+        Ok(Box::new(Working::new(KcKey::new(lock(&self.suite_key).as_ref().ok_or_else(gone)?)?)))
     }
 
     /// Seals in place: `buffer` is [`FRONT`] bytes of room, the plaintext, and [`BACK`] bytes of room, and becomes the
@@ -230,8 +266,22 @@ impl DataKey {
     /// returns, none is left and every later one fails.
     pub fn wipe(&self) {
         *lock(&self.suite_key) = None;
-        for slot in &self.slots {
-            *lock(&slot.0) = None;
+        for slot in self.slots() {
+            *lock(slot) = None;
         }
+    }
+
+    /// Wipes what threads made of the key, where no call is in progress; the next call makes it anew, which takes some
+    /// microseconds. For keys that nobody uses just now: what is left in memory is the suite key.
+    pub fn rest(&self) {
+        for slot in self.slots() {
+            if let Some(mut slot) = try_lock(slot) {
+                *slot = None;
+            }
+        }
+    }
+
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        std::iter::once(&self.first).chain(self.more.get().into_iter().flatten().map(|padded| &padded.0))
     }
 }

@@ -1,11 +1,14 @@
 //! Unwrapped keys in memory: bounded, fair between tenants, wiped when they go, loaded once however many wait.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod book;
+
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use book::Book;
 use futures_channel::oneshot;
 
 use crate::error::{Dependency, Error};
@@ -49,14 +52,20 @@ pub struct CacheStats {
 }
 
 /// What identifies a cached key.
-pub(super) trait CacheKey: Clone + Eq + Hash + Send + Sync + 'static {
+pub(super) trait CacheKey: Clone + Eq + Ord + Hash + Send + Sync + 'static {
+    /// Keys are ordered by this first.
     fn tenant(&self) -> &TenantId;
+    /// What comes before all others of a tenant, or is the first of them.
+    fn least(tenant: &TenantId) -> Self;
 }
 
 /// A cached key.
 pub(super) trait Wipe: Send + Sync + 'static {
     /// Destroys the key; returns when it is gone.
     fn wipe(&self);
+
+    /// Wipes what only makes it fast, as nobody has used it for a while.
+    fn rest(&self) {}
 }
 
 struct Entry<V> {
@@ -82,42 +91,20 @@ pub(super) struct Cache<K, V> {
     evictions: AtomicU64,
 }
 
-/// Which keys each tenant holds, and the tenants by number of keys.
-struct Book<K> {
-    by_tenant: HashMap<TenantId, HashSet<K>>,
-    by_count: BTreeSet<(usize, TenantId)>,
-}
-
-impl<K: CacheKey> Book<K> {
-    fn change(&mut self, key: &K, change: impl FnOnce(&mut HashSet<K>) -> bool) {
-        let keys = self.by_tenant.entry(key.tenant().clone()).or_default();
-        let before = keys.len();
-        if change(keys) {
-            let after = keys.len();
-            self.by_count.remove(&(before, key.tenant().clone()));
-            if after == 0 {
-                self.by_tenant.remove(key.tenant());
-            } else {
-                self.by_count.insert((after, key.tenant().clone()));
-            }
-        } else if before == 0 {
-            self.by_tenant.remove(key.tenant());
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keys compared when one has to go.
 const SAMPLE: usize = 16;
+/// Milliseconds without use after which a key is put to rest.
+const REST: u64 = 10_000;
 
 impl<K: CacheKey, V: Wipe> Cache<K, V> {
     pub(super) fn new(settings: CacheSettings, clock: Arc<dyn Clock>) -> Self {
         Self {
             ready: papaya::HashMap::new(),
-            book: Mutex::new(Book { by_tenant: HashMap::new(), by_count: BTreeSet::new() }),
+            book: Mutex::new(Book::new()),
             loading: Mutex::new(HashMap::new()),
             generation: AtomicU64::new(0),
             settings,
@@ -225,20 +212,19 @@ impl<K: CacheKey, V: Wipe> Cache<K, V> {
         if let Some(old) = self.ready.pin().insert(key.clone(), entry) {
             old.value.wipe();
         }
-        book.change(key, |keys| keys.insert(key.clone()));
+        book.insert(key);
         while self.ready.len() > self.settings.capacity {
-            let Some(victim) = self.victim(&book) else { break };
+            let Some(victim) = self.victim(&mut book) else { break };
             self.remove(&mut book, &victim);
         }
         true
     }
 
     /// The least recently used of some keys of the tenant that holds most.
-    fn victim(&self, book: &Book<K>) -> Option<K> {
-        let (_, tenant) = book.by_count.last()?;
+    fn victim(&self, book: &mut Book<K>) -> Option<K> {
         let ready = self.ready.pin();
         let used = |key: &K| ready.get(key).map_or(0, |entry| entry.used.load(Ordering::Relaxed));
-        book.by_tenant.get(tenant)?.iter().take(SAMPLE).min_by_key(|key| used(key)).cloned()
+        book.sample(SAMPLE).into_iter().min_by_key(used)
     }
 
     fn remove(&self, book: &mut Book<K>, key: &K) {
@@ -246,7 +232,7 @@ impl<K: CacheKey, V: Wipe> Cache<K, V> {
             entry.value.wipe();
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
-        book.change(key, |keys| keys.remove(key));
+        book.remove(key);
     }
 
     /// Wipes one key; returns when it is gone.
@@ -260,19 +246,23 @@ impl<K: CacheKey, V: Wipe> Cache<K, V> {
     pub(super) fn evict_tenant(&self, tenant: &TenantId) {
         let mut book = lock(&self.book);
         self.generation.fetch_add(1, Ordering::SeqCst);
-        let keys: Vec<K> = book.by_tenant.get(tenant).into_iter().flatten().cloned().collect();
+        let keys: Vec<K> = book.of_tenant(tenant).cloned().collect();
         for key in keys {
             self.remove(&mut book, &key);
         }
     }
 
-    /// Wipes what has expired; with `all`, everything.
+    /// Wipes what has expired and puts to rest what is not in use; with `all`, wipes everything.
     pub(super) fn sweep(&self, all: bool) {
         let now = self.clock.monotonic_millis();
-        let expired: Vec<K> = {
-            let ready = self.ready.pin();
-            ready.iter().filter(|(_, entry)| all || self.expired(entry, now)).map(|(key, _)| key.clone()).collect()
-        };
+        let mut expired = Vec::new();
+        for (key, entry) in &self.ready.pin() {
+            if all || self.expired(entry, now) {
+                expired.push(key.clone());
+            } else if now.saturating_sub(entry.used.load(Ordering::Relaxed)) >= REST {
+                entry.value.rest();
+            }
+        }
         if expired.is_empty() && !all {
             return;
         }

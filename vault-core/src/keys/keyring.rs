@@ -7,10 +7,11 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{fmt, thread};
 
-use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
+use super::cache::{Cache, CacheSettings, CacheStats, evicted};
 use super::due::Uses;
 use super::evicted::Waiting;
 use super::lifecycle::DESTROYED;
+use super::names::{DataKeyName, SideKey, SideKeyName, WrappingKeyName};
 use super::rows::{self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState};
 use super::wrapping::WrappingKey;
 use crate::audit::{Anchor, KeyRef, Recorded};
@@ -61,42 +62,6 @@ impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyring").field("instance", &self.parts.instance).finish_non_exhaustive()
     }
-}
-
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct DataKeyName(pub TenantId, pub KeyId);
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct WrappingKeyName(pub TenantId, pub KeyVersion);
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub(super) struct SideKeyName(pub TenantId, pub &'static str);
-
-impl CacheKey for DataKeyName {
-    fn tenant(&self) -> &TenantId {
-        &self.0
-    }
-}
-impl CacheKey for WrappingKeyName {
-    fn tenant(&self) -> &TenantId {
-        &self.0
-    }
-}
-impl CacheKey for SideKeyName {
-    fn tenant(&self) -> &TenantId {
-        &self.0
-    }
-}
-
-impl Wipe for DataKey {
-    fn wipe(&self) {
-        Self::wipe(self);
-    }
-}
-
-/// A side key; wiped when the last call that uses it is over.
-pub(super) struct SideKey(pub(super) Key32);
-
-impl Wipe for SideKey {
-    fn wipe(&self) {}
 }
 
 /// The key that will seal, as far as metadata tell.
@@ -386,7 +351,7 @@ impl Keyring {
                 rows::write(Table::DataKeys, rows::data_key_key(&scope.tenant, planned.key_id), Expect::Absent, &row)?,
                 rows::write(Table::ActiveKeys, active_key.clone(), Expect::Absent, &active)?,
             ];
-            writes.extend(self.unless_shredded(scope).await?);
+            writes.extend(self.unless_shredded(scope, &tenant, planned.key_id).await?);
             match self.parts.store.commit(writes).await {
                 Ok(()) => {
                     self.follow_rotation(&scope.tenant, planned.key_id, under).await?;

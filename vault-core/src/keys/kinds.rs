@@ -2,9 +2,9 @@
 
 use super::approval::ApprovalRow;
 use super::rows::{
-    ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, SubjectRow, TenantKeyRow, TenantRow, TenantState,
-    decode,
+    ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState, decode,
 };
+use super::subjects::SubjectRow;
 use super::work::WorkRow;
 use crate::bundle;
 use crate::error::Error;

@@ -17,10 +17,12 @@ mod evicted;
 mod keyring;
 mod kinds;
 mod lifecycle;
+mod names;
 mod pseudonyms;
 pub(crate) mod receipt;
 mod rows;
 mod shred;
+mod subjects;
 mod work;
 mod wrapping;
 

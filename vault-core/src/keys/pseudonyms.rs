@@ -1,7 +1,8 @@
 //! What stands for people in the audit log: made under a side key of the tenant, which dies with the tenant key.
 
-use super::keyring::{Keyring, PSEUDONYMS, SideKey, SideKeyName};
+use super::keyring::{Keyring, PSEUDONYMS};
 use super::lifecycle::DESTROYED;
+use super::names::{SideKey, SideKeyName};
 use super::rows::{self, SideKeyRow};
 use crate::audit::Pseudonym;
 use crate::error::Error;

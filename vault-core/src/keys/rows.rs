@@ -44,6 +44,9 @@ pub(super) struct TenantRow {
     pub key_version: u32,
     pub created: u64,
     pub updated: u64,
+    /// The rows of this tenant's subjects list their data keys, ever since it was made. Earlier versions listed none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lists_subject_keys: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,8 +116,9 @@ struct TenantKeyJson {
     created: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Base64(#[serde(with = "base64_bytes")] Vec<u8>);
+/// Bytes in base64.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Base64(#[serde(with = "base64_bytes")] pub Vec<u8>);
 
 impl TryFrom<TenantKeyJson> for TenantKeyRow {
     type Error = &'static str;
@@ -199,16 +203,6 @@ impl SideKeyRow {
     pub(super) fn tombstone(&self) -> Self {
         Self { wrapped: Vec::new(), ..self.clone() }
     }
-}
-
-/// A subject with data keys of its own. Whoever makes one writes this row again, whoever shreds the subject too: so of
-/// the two the later one meets a newer row.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct SubjectRow {
-    /// `Active` or `Destroyed`.
-    pub state: KeyState,
-    pub since: u64,
 }
 
 impl ActiveKeyRow {

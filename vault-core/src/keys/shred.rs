@@ -9,16 +9,18 @@
 use ring::digest;
 
 use super::approval::{Ordered, kept};
-use super::keyring::{DataKeyName, Keyring, PSEUDONYMS};
+use super::keyring::{Keyring, PSEUDONYMS};
 use super::lifecycle::{DESTROYED, Turn};
-use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, SubjectRow, TenantState};
+use super::names::DataKeyName;
+use super::rows::{self, DataKeyRow, KeyState, SideKeyRow, TenantRow, TenantState};
+use super::subjects::SubjectRow;
 use super::work::{Cursor, DestructionRow, ListedKey, ShredRow};
 use crate::audit::Pseudonym;
 use crate::envelope::Scope;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, KeyId, KeyVersion, Subject, TenantId};
-use crate::store::{Expect, Table, Write};
+use crate::store::{Expect, Scanned, Table, Write};
 use crate::time::Timestamp;
 
 /// Rows of one step.
@@ -55,30 +57,73 @@ impl Keyring {
             return Err(DESTROYED);
         }
         if let Some(subject) = subject {
-            self.subject_write(tenant, subject, KeyState::Active).await?;
+            self.living_subject(tenant, subject).await?;
         }
         Ok(())
     }
 
-    /// The write of a subject's row, unless it is shredded.
-    async fn subject_write(&self, tenant: &TenantId, subject: &Subject, state: KeyState) -> Result<Write, Error> {
-        let key = rows::subject_key(tenant, subject);
-        let now = self.parts.clock.now().0;
-        let (row, expect) = match self.row::<SubjectRow>(Table::Subjects, &key).await? {
-            Some((row, _)) if row.state == KeyState::Destroyed => return Err(SHREDDED),
-            Some((row, stored)) if row.state == state => (row, Expect::Version(stored.version)),
-            Some((_, stored)) => (SubjectRow { state, since: now }, Expect::Version(stored.version)),
-            None => (SubjectRow { state, since: now }, Expect::Absent),
-        };
-        rows::write(Table::Subjects, key, expect, &row)
+    /// A subject's row, if it has one, and what a write of it must expect.
+    ///
+    /// # Errors
+    /// [`SHREDDED`]; [`Error::Unavailable`], [`Error::Corrupt`].
+    async fn living_subject(
+        &self,
+        tenant: &TenantId,
+        subject: &Subject,
+    ) -> Result<(Option<SubjectRow>, Expect), Error> {
+        match self.row::<SubjectRow>(Table::Subjects, &rows::subject_key(tenant, subject)).await? {
+            Some((row, _)) if row.state == KeyState::Destroyed => Err(SHREDDED),
+            Some((row, stored)) => Ok((Some(row), Expect::Version(stored.version))),
+            None => Ok((None, Expect::Absent)),
+        }
     }
 
-    /// What has to be written with a new data key of a scope, so that it and a shred of its subject exclude each other.
-    pub(super) async fn unless_shredded(&self, scope: &Scope) -> Result<Option<Write>, Error> {
-        match &scope.subject {
-            Some(subject) => self.subject_write(&scope.tenant, subject, KeyState::Active).await.map(Some),
-            None => Ok(None),
+    /// What has to be written with a new data key of a scope, so that it and a shred of its subject exclude each other,
+    /// and the shred finds it.
+    pub(super) async fn unless_shredded(
+        &self,
+        scope: &Scope,
+        tenant: &TenantRow,
+        id: KeyId,
+    ) -> Result<Option<Write>, Error> {
+        let Some(subject) = &scope.subject else { return Ok(None) };
+        let (row, expect) = self.living_subject(&scope.tenant, subject).await?;
+        let now = self.parts.clock.now().0;
+        let row = row.unwrap_or_else(|| SubjectRow::new(tenant, KeyState::Active, now)).with(id);
+        rows::write(Table::Subjects, rows::subject_key(&scope.tenant, subject), expect, &row).map(Some)
+    }
+
+    /// The tombstone of a subject.
+    async fn subject_gone(&self, id: &TenantId, tenant: &TenantRow, subject: &Subject) -> Result<Write, Error> {
+        let (row, expect) = self.living_subject(id, subject).await?;
+        let now = self.parts.clock.now().0;
+        let row = row.unwrap_or_else(|| SubjectRow::new(tenant, KeyState::Destroyed, now));
+        let row = SubjectRow { state: KeyState::Destroyed, since: now, ..row };
+        rows::write(Table::Subjects, rows::subject_key(id, subject), expect, &row)
+    }
+
+    /// The next data keys that a shred has to look at, in the order of their ids: those that the subject's row lists, or
+    /// all of the tenant's if it is for the tenant or nothing is listed.
+    async fn next_to_shred(&self, tenant: &TenantId, shred: &ShredRow) -> Result<Vec<Scanned>, Error> {
+        let after = shred.after.as_ref().map(|cursor| cursor.0.as_slice());
+        let listed = match &shred.subject {
+            Some(subject) => {
+                let subject = Subject::parse(subject).map_err(|_| damaged())?;
+                let row = self.row::<SubjectRow>(Table::Subjects, &rows::subject_key(tenant, &subject)).await?;
+                row.ok_or_else(damaged)?.0.listed()?
+            }
+            None => None,
+        };
+        let Some(listed) = listed else {
+            return self.parts.store.scan(Table::DataKeys, &rows::of_tenant(tenant), after, STEP).await;
+        };
+        let mut found = Vec::new();
+        let keys = listed.into_iter().map(|id| rows::data_key_key(tenant, id));
+        for key in keys.filter(|key| after.is_none_or(|after| key.as_slice() > after)).take(STEP) {
+            let row = self.parts.store.get(Table::DataKeys, &key).await?.ok_or_else(damaged)?;
+            found.push(Scanned { key, row });
         }
+        Ok(found)
     }
 
     /// Begins a shred, with the write that closes its approval. The keys that it makes useless at once are wiped from
@@ -108,7 +153,7 @@ impl Keyring {
         match ordered.subject() {
             Some(subject) => {
                 pseudonym = Some(kept(&self.pseudonym(tenant, subject).await?.0));
-                writes.push(self.subject_write(tenant, subject, KeyState::Destroyed).await?);
+                writes.push(self.subject_gone(tenant, &row, subject).await?);
                 if work.row.destructions.iter().all(|other| other.version < under) {
                     let due = now.saturating_add(destroy_after_millis);
                     work.row.destructions.push(DestructionRow { version: under, due });
@@ -163,8 +208,7 @@ impl Keyring {
             let Some(shred) = work.row.shred.as_mut().filter(|shred| shred.finished.is_none()) else {
                 return Ok(Turn::Idle);
             };
-            let after = shred.after.as_ref().map(|cursor| cursor.0.as_slice());
-            let found = self.parts.store.scan(Table::DataKeys, &rows::of_tenant(tenant), after, STEP).await?;
+            let found = self.next_to_shred(tenant, shred).await?;
             let Some(last) = found.last() else {
                 if shred.subject.is_none() {
                     // Those that did not fit into the first commit.
@@ -246,8 +290,11 @@ fn note(shred: &mut ShredRow, id: KeyId, version: u32) {
     }
 }
 
+fn damaged() -> Error {
+    Error::corrupt("store", "a shred, or the list of what it destroys, is not as it was written")
+}
+
 fn shredded(shred: &ShredRow, due: Option<Timestamp>) -> Result<Shredded, Error> {
-    let damaged = || Error::corrupt("store", "table work: a shred is not as it was written");
     let listed = |key: &ListedKey| {
         let id = key.id.0.as_slice().try_into().map_err(|_| damaged())?;
         Ok((KeyId(id), KeyVersion(key.version)))

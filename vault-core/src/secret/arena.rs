@@ -38,6 +38,7 @@ pub enum LockPolicy {
 static POLICY: AtomicU8 = AtomicU8::new(if cfg!(feature = "dev") { 1 } else { 0 });
 static LOCKED: AtomicUsize = AtomicUsize::new(0);
 static UNLOCKED: AtomicUsize = AtomicUsize::new(0);
+static USED: AtomicUsize = AtomicUsize::new(0);
 
 /// Chooses what happens when memory cannot be locked. The default is [`LockPolicy::Require`], with feature `dev`
 /// [`LockPolicy::Allow`].
@@ -52,11 +53,14 @@ pub struct MemoryStatus {
     pub locked: usize,
     /// Bytes that the operating system refused to lock (only under [`LockPolicy::Allow`]).
     pub unlocked: usize,
+    /// Bytes of the slots that hold a value now.
+    pub used: usize,
 }
 
 /// How much memory the arena holds now. It is never given back, only reused.
 pub fn status() -> MemoryStatus {
-    MemoryStatus { locked: LOCKED.load(Ordering::Relaxed), unlocked: UNLOCKED.load(Ordering::Relaxed) }
+    let load = |of: &AtomicUsize| of.load(Ordering::Relaxed);
+    MemoryStatus { locked: load(&LOCKED), unlocked: load(&UNLOCKED), used: load(&USED) }
 }
 
 /// The free slots of each class, and the chunk whose mark tells whether we are still the process that filled them.
@@ -184,6 +188,9 @@ impl<T> Locked<T> {
         if layout.size() == 0 { 0 } else { (layout.size() - 1) / GRAIN }
     };
 
+    /// Bytes of its slot.
+    const SLOT: usize = (Self::CLASS + 1) * GRAIN;
+
     /// Moves a value in. Where it came through the stack, follow with [`super::scrub_stack`].
     ///
     /// # Errors
@@ -192,6 +199,7 @@ impl<T> Locked<T> {
         let slot = arena().take(Self::CLASS)?.0.cast::<T>();
         // SAFETY: the slot is large and aligned enough for T (checked in CLASS), and ours alone until dropped.
         unsafe { slot.as_ptr().write(value) };
+        USED.fetch_add(Self::SLOT, Ordering::Relaxed);
         Ok(Self { slot, _owns: PhantomData })
     }
 
@@ -232,10 +240,11 @@ impl<T> Drop for Locked<T> {
         }
         // SAFETY: the slot holds a T that nothing else points to; it is not read again.
         unsafe { ptr::drop_in_place(self.slot.as_ptr()) };
-        let bytes = ptr::slice_from_raw_parts_mut(self.slot.as_ptr().cast::<u8>(), (Self::CLASS + 1) * GRAIN);
+        let bytes = ptr::slice_from_raw_parts_mut(self.slot.as_ptr().cast::<u8>(), Self::SLOT);
         // SAFETY: the slot is that many bytes, all of them writable and, the T being gone, plain bytes; they were
         // zeroed by the kernel and then only written, so none is uninitialized but T's padding, which is overwritten.
         unsafe { (*bytes).zeroize() };
+        USED.fetch_sub(Self::SLOT, Ordering::Relaxed);
         let mut arena = arena();
         if let Some(list) = arena.free.get_mut(Self::CLASS) {
             list.push(Slot(self.slot.cast()));

@@ -60,6 +60,10 @@ impl Store for EmbeddedStore {
         Box::pin(async move { self.engine.get(table, key) })
     }
 
+    fn get_cached<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>> {
+        Box::pin(async move { self.engine.get_cached(table, key) })
+    }
+
     fn scan<'a>(
         &'a self,
         table: Table,

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
+use super::cache::RowCache;
 use super::row;
-use super::{Row, Scanned, Table};
+use super::{Row, Scanned, Table, Write};
 use crate::error::{Dependency, Error};
 use crate::fs::Lock;
 
@@ -61,6 +62,9 @@ pub(super) fn close(db: Database) -> Result<(), Fault> {
     fenced(|| Ok(db.close()?))
 }
 
+/// Rows in memory at most; some 50 MB.
+const CACHED: usize = 100_000;
+
 /// The open database with all that its users on several threads share.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -69,13 +73,16 @@ pub(super) struct Engine {
     /// For messages.
     file: String,
     failed: AtomicBool,
+    /// What data calls read again and again. Nobody else writes this file, so a row in here is the newest until the
+    /// writing thread drops it, which it does before it says that a newer one is durable.
+    rows: RowCache,
     /// Given up after the database is closed.
     _lock: Box<dyn Lock>,
 }
 
 impl Engine {
     pub(super) fn new(db: Database, file: String, lock: Box<dyn Lock>) -> Self {
-        Self { db: Some(db), file, failed: AtomicBool::new(false), _lock: lock }
+        Self { db: Some(db), file, failed: AtomicBool::new(false), rows: RowCache::new(CACHED), _lock: lock }
     }
 
     /// The database, unless it has failed before.
@@ -117,6 +124,28 @@ impl Engine {
             }
         })
         .map_err(|fault| self.error(fault))
+    }
+
+    /// The same, perhaps from memory.
+    pub(super) fn get_cached(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
+        // What has failed serves nothing, from memory neither.
+        self.db()?;
+        let ticket = match self.rows.get(table, key) {
+            Ok(row) => return Ok(Some(row)),
+            Err(ticket) => ticket,
+        };
+        let row = self.get(table, key)?;
+        if let Some(row) = &row {
+            self.rows.put(table, key, row, ticket);
+        }
+        Ok(row)
+    }
+
+    /// Forgets rows that were written, or may have been.
+    pub(super) fn forget(&self, writes: &[Write]) {
+        for write in writes {
+            self.rows.drop_row(write.table, &write.key);
+        }
     }
 
     pub(super) fn scan(

@@ -6,6 +6,7 @@
 
 mod backend;
 mod bounds;
+mod cache;
 mod embedded;
 mod engine;
 mod header;

@@ -89,6 +89,8 @@ fn run(engine: &Engine, queue: &Receiver<Job>) {
             group.push(job);
         }
         let answers = write(engine, &group);
+        // Before anyone is told, and whether or not anyone still waits to be.
+        group.iter().for_each(|job| engine.forget(&job.writes));
         for (job, answer) in group.into_iter().zip(answers) {
             // An answer runs the caller's waker, which is not our code.
             let _ = fenced(|| {
@@ -253,9 +255,12 @@ mod tests {
     #[test]
     fn a_failed_engine_refuses_everything() {
         let engine = engine();
+        assert_eq!(write(&engine, &[job(&[(b"a", Expect::Absent)])]), [Ok(())]);
+        assert!(engine.get_cached(Table::Tenants, b"a").unwrap().is_some());
         engine.fail();
         let refused = |error: Error| matches!(error, Error::Unavailable { dependency: Dependency::Store, .. });
         assert!(refused(engine.get(Table::Tenants, b"a").unwrap_err()));
+        assert!(refused(engine.get_cached(Table::Tenants, b"a").unwrap_err()), "what is in memory, too");
         assert!(refused(engine.scan(Table::Tenants, b"", None, 9).unwrap_err()));
         assert!(
             write(&engine, &[job(&[(b"a", Expect::Absent)])]).into_iter().all(|answer| refused(answer.unwrap_err()))

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use pollster::block_on;
 use vault_core::Error;
@@ -20,10 +21,11 @@ macro_rules! store_contract {
         mod $module {
             use super::*;
             store_contract!(@tests $bed,
-                absent_rows_are_none, written_rows_are_read, versions_count, tables_are_apart, conflicts_change_nothing,
-                batches_are_whole, one_row_twice_is_refused, bounds_are_named, the_largest_fit, scans_are_ordered,
-                scans_page, scans_stay_in_their_prefix, keys_are_bytes, reopening_keeps_all, no_update_is_lost,
-                one_of_many_creates, dropped_futures_leave_whole_batches, an_empty_batch_is_nothing);
+                absent_rows_are_none, written_rows_are_read, memory_is_never_behind, versions_count, tables_are_apart,
+                conflicts_change_nothing, batches_are_whole, one_row_twice_is_refused, bounds_are_named,
+                the_largest_fit, scans_are_ordered, scans_page, scans_stay_in_their_prefix, keys_are_bytes,
+                reopening_keeps_all, no_update_is_lost, one_of_many_creates, dropped_futures_leave_whole_batches,
+                an_empty_batch_is_nothing);
         }
     };
     (@tests $bed:expr, $($name:ident),+) => {
@@ -93,6 +95,42 @@ pub(crate) fn written_rows_are_read(bed: &impl Bed) {
     assert_eq!(get(&store, b"zeta"), row(1, b""));
     assert_eq!(get(&store, b"acm"), None);
     assert_eq!(get(&store, b"acmee"), None);
+}
+
+/// A commit through this store is seen at once by reads from memory, whoever reads at the same time, and also if nobody
+/// waited for it.
+pub(crate) fn memory_is_never_behind(bed: &impl Bed) {
+    let store = bed.open();
+    let cached = |key: &[u8]| block_on(store.get_cached(Table::Tenants, key)).unwrap();
+    assert_eq!(cached(b"k"), None);
+    commit(&store, &[new(b"k", b"v")]).unwrap();
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut seen = 0;
+            while seen < 60 {
+                let version = cached(b"k").unwrap().version;
+                assert!(version >= seen, "it went back");
+                seen = version;
+            }
+        });
+        for version in 1..60 {
+            commit(&store, &[update(b"k", version, b"v")]).unwrap();
+            assert_eq!(cached(b"k"), row(version + 1, b"v"));
+        }
+        reader.join().unwrap();
+    });
+    let mut unheard = store.commit(vec![update(b"k", 60, b"unheard")]);
+    let _ = unheard.as_mut().poll(&mut std::task::Context::from_waker(std::task::Waker::noop()));
+    drop(unheard);
+    // A store that writes in order is done with it when this is; in others it may be under way still.
+    commit(&store, &[new(b"later", b"")]).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while cached(b"k") != get(&store, b"k") {
+        assert!(Instant::now() < deadline, "memory stays behind");
+    }
+    // Neither does a refused commit leave anything behind.
+    commit(&store, &[update(b"k", 1, b"x")]).unwrap_err();
+    assert_eq!(cached(b"k"), get(&store, b"k"));
 }
 
 pub(crate) fn versions_count(bed: &impl Bed) {

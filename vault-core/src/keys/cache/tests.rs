@@ -3,21 +3,30 @@ use std::sync::atomic::AtomicBool;
 use super::*;
 use crate::time::{ManualClock, Timestamp};
 
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Key(TenantId, u32);
 
 impl CacheKey for Key {
     fn tenant(&self) -> &TenantId {
         &self.0
     }
+
+    fn least(tenant: &TenantId) -> Self {
+        Self(tenant.clone(), 0)
+    }
 }
 
+/// Whether it was wiped, and whether it was put to rest.
 #[derive(Default)]
-struct Value(AtomicBool);
+struct Value(AtomicBool, AtomicBool);
 
 impl Wipe for Value {
     fn wipe(&self) {
         self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn rest(&self) {
+        self.1.store(true, Ordering::SeqCst);
     }
 }
 
@@ -64,6 +73,48 @@ fn the_greediest_tenant_makes_room() {
     }
     assert_eq!(cache.stats().held, 10);
     assert!(!small.0.load(Ordering::SeqCst), "another tenant's appetite cost the small one its key");
+}
+
+#[test]
+fn what_nobody_uses_is_put_to_rest_and_stays() {
+    let clock = Arc::new(ManualClock::new(Timestamp(1)));
+    let settings = CacheSettings { capacity: 10, ttl_millis: 60_000, idle_millis: 30_000 };
+    let cache = Cache::new(settings, Arc::clone(&clock) as Arc<dyn Clock>);
+    let (used, unused) = (load(&cache, &key("a", 1)), load(&cache, &key("a", 2)));
+    for _ in 0..10 {
+        clock.advance_millis(REST / 10);
+        load(&cache, &key("a", 1));
+        cache.sweep(false);
+    }
+    assert!(unused.1.load(Ordering::SeqCst) && !used.1.load(Ordering::SeqCst));
+    assert_eq!(cache.stats().held, 2, "neither is wiped");
+}
+
+#[test]
+fn the_book_knows_each_tenants_keys_and_samples_all_of_the_greediest() {
+    let mut book = Book::new();
+    for (tenant, keys) in [("a", 3), ("ab", 40), ("b", 5)] {
+        (0..keys).for_each(|n| book.insert(&key(tenant, n)));
+        book.insert(&key(tenant, 0));
+    }
+    let of = |book: &Book<Key>, tenant| book.of_tenant(&TenantId::parse(tenant).unwrap()).count();
+    assert_eq!(["a", "aa", "ab", "b", "c"].map(|tenant| of(&book, tenant)), [3, 0, 40, 5, 0]);
+    // Three samples of 16 of 40 keys see each of them.
+    let mut seen: Vec<Key> = (0..3).flat_map(|_| book.sample(SAMPLE)).collect();
+    assert!(seen.len() == 48 && seen.iter().all(|key| key.0.as_str() == "ab"));
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 40);
+    (0..40).for_each(|n| book.remove(&key("ab", n)));
+    book.remove(&key("ab", 0));
+    assert_eq!(of(&book, "ab"), 0);
+    let mut sample = book.sample(SAMPLE);
+    sample.sort();
+    assert_eq!(sample, [0, 1, 2, 3, 4].map(|n| key("b", n)), "fewer than a sample: all, once each");
+    book.remove(&key("b", 1));
+    assert_eq!(book.sample(2).len(), 2);
+    ["a", "b"].into_iter().for_each(|tenant| (0..5).for_each(|n| book.remove(&key(tenant, n))));
+    assert!(book.sample(SAMPLE).is_empty());
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Keyring {
                 rows::write(Table::DataKeys, old_key, Expect::Version(old_stored.version), &old)?,
                 rows::write(Table::ActiveKeys, active_key.to_vec(), expect, &now_active)?,
             ];
-            match self.unless_shredded(&scope).await {
+            match self.unless_shredded(&scope, &row, key.key_id).await {
                 Ok(guard) => writes.extend(guard),
                 Err(Error::FailedPrecondition(_)) => return Ok(false),
                 Err(error) => return Err(error),

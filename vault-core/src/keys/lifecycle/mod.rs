@@ -17,6 +17,9 @@ pub use tenants::Tenant;
 pub(super) use rotation::DESTROYED;
 pub(crate) use rotation::Turn;
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use crate::audit::Recorded;
 use crate::error::Error;
 use crate::id::{DatasetId, TenantId};
@@ -34,6 +37,20 @@ fn tenant_of<A: Action>(recorded: &Recorded<Permit<A>>) -> Result<&TenantId, Err
 
 fn dataset_of<A: Action>(recorded: &Recorded<Permit<A>>) -> Result<&DatasetId, Error> {
     recorded.permit().resource().dataset.as_ref().ok_or_else(|| Error::invalid("dataset", "this call needs one"))
+}
+
+/// Lets other calls on the same thread go first, once.
+async fn pause() {
+    let mut paused = false;
+    poll_fn(|context| {
+        if paused {
+            return Poll::Ready(());
+        }
+        paused = true;
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Refuses a change to a tenant that is no longer at the revision the caller saw.

@@ -1,13 +1,14 @@
 //! A new version of the tenant key, and the data keys under it, in bounded steps.
 //!
 //! One commit makes the new version active, the old one decrypt-only, and writes down that a rotation runs. Each step
-//! then rewraps up to [`STEP`] data keys and writes down how far it got, in one commit. Passes over the tenant's data keys
+//! then rewraps up to [`STEP`] data keys and writes down how far it got, in one commit; the store's writer and its locks
+//! are taken only for that, not while keys are unwrapped and wrapped. Passes over the tenant's data keys
 //! follow one another until a whole one finds none under another version: a data key that was being made when the
 //! rotation began is found by the next pass, and rewrapped by its maker besides. Whoever comes next goes on, after a
 //! crash too; ciphertexts open all the while, since a row names the version it is under.
 
 use super::tenants::Tenant;
-use super::{RETRIES, STEP, at_revision, tenant_of};
+use super::{RETRIES, STEP, at_revision, pause, tenant_of};
 use crate::audit::Recorded;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
@@ -19,6 +20,19 @@ use crate::kms::Custody;
 use crate::policy::{Permit, RotateTenantKey};
 use crate::store::{Expect, Scanned, Table, Write};
 use crate::time::Timestamp;
+
+/// Data keys that one step passes over if none of them needs anything.
+const SEARCHED: u64 = 16 * STEP as u64;
+/// Data keys rewrapped before other calls on the same thread get their turn: a tenth of a millisecond.
+const AT_ONCE: usize = 16;
+
+/// What one step found to do.
+struct Batch {
+    /// Data keys looked at; none at the end of a pass.
+    seen: u64,
+    after: Option<Cursor>,
+    writes: Vec<Write>,
+}
 
 /// A rotation of the tenant key, running or done.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,32 +179,25 @@ impl Keyring {
                 return Ok(Turn::Idle);
             };
             let to = KeyVersion(rotation.to);
-            let prefix = rows::of_tenant(tenant);
-            let after = rotation.after.as_ref().map(|cursor| cursor.0.as_slice());
-            let found = self.parts.store.scan(Table::DataKeys, &prefix, after, STEP).await?;
-            let mut writes = self.rewrapped(tenant, to, &found).await?;
-            let step = match found.last() {
-                None if rotation.in_pass == 0 => match self.rewrapped_side_key(tenant, to).await? {
+            let Batch { seen, after, mut writes } = self.next_step(tenant, to, rotation.after.clone()).await?;
+            let step = if seen > 0 {
+                rotation.after = after;
+                rotation.in_pass += writes.len() as u64;
+                rotation.rewrapped += writes.len() as u64;
+                rotation.seen += seen;
+                Step::RotateRewrap
+            } else if rotation.in_pass > 0 {
+                rotation.after = None;
+                rotation.pass += 1;
+                rotation.in_pass = 0;
+                rotation.seen = 0;
+                Step::RotatePass
+            } else {
+                match self.rewrapped_side_key(tenant, to).await? {
                     None => return Ok(Turn::Ready(Rotation::from(&*rotation))),
-                    Some(write) => {
-                        writes.push(write);
-                        Step::RotateSideKey
-                    }
-                },
-                None => {
-                    rotation.after = None;
-                    rotation.pass += 1;
-                    rotation.in_pass = 0;
-                    rotation.seen = 0;
-                    Step::RotatePass
+                    Some(write) => writes.push(write),
                 }
-                Some(last) => {
-                    rotation.after = Some(Cursor(last.key.clone()));
-                    rotation.in_pass += writes.len() as u64;
-                    rotation.rewrapped += writes.len() as u64;
-                    rotation.seen += found.len() as u64;
-                    Step::RotateRewrap
-                }
+                Step::RotateSideKey
             };
             rotation.updated = self.parts.clock.now().0;
             writes.push(work.write(tenant)?);
@@ -228,10 +235,29 @@ impl Keyring {
         Err(Error::Conflict("tenant"))
     }
 
+    /// The next page of data keys with one among them that is not under a version of the tenant key yet. Pages without
+    /// any are passed over, up to [`SEARCHED`] keys, as writing down so much costs more than looking again after a crash.
+    async fn next_step(&self, tenant: &TenantId, under: KeyVersion, after: Option<Cursor>) -> Result<Batch, Error> {
+        let prefix = rows::of_tenant(tenant);
+        let mut step = Batch { seen: 0, after, writes: Vec::new() };
+        while step.writes.is_empty() && step.seen < SEARCHED {
+            let after = step.after.as_ref().map(|cursor| cursor.0.as_slice());
+            let found = self.parts.store.scan(Table::DataKeys, &prefix, after, STEP).await?;
+            let Some(last) = found.last() else { break };
+            step.seen += found.len() as u64;
+            step.after = Some(Cursor(last.key.clone()));
+            step.writes = self.rewrapped(tenant, under, &found).await?;
+        }
+        Ok(step)
+    }
+
     /// The writes that put some data keys under a version of the tenant key: those that are not there yet.
     async fn rewrapped(&self, tenant: &TenantId, under: KeyVersion, found: &[Scanned]) -> Result<Vec<Write>, Error> {
         let mut writes = Vec::with_capacity(found.len() + 1);
-        for scanned in found {
+        for (at, scanned) in found.iter().enumerate() {
+            if at % AT_ONCE == 0 {
+                pause().await;
+            }
             let row: DataKeyRow = rows::decode(Table::DataKeys, &scanned.row)?;
             if row.state != KeyState::Destroyed && row.tenant_key_version != under.0 {
                 let expect = Expect::Version(scanned.row.version);

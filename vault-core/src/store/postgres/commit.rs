@@ -8,12 +8,12 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Transaction};
 
 use super::Shared;
-use super::cache::tenant_of;
 use super::chain::{Change, Head, Total, link, open_tenant, seal_tenant};
 use super::fault::{Fault, of_commit};
 use super::rows::Parameter;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
+use crate::store::cache::tenant_of;
 use crate::store::{Expect, Table, Write};
 
 /// How often a batch starts over when another transaction is in the way.

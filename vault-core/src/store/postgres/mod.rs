@@ -5,7 +5,7 @@
 //!   watch      revocations made elsewhere, and the lease
 //!   gateways · census    who else works here      evictions · tending    what each has wiped, who carries on work
 //!   rows · commit    reading, writing          migrate · store_key   what is done once, at the start
-//!     fresh    whether a row is the newest     cache   rows in memory
+//!     fresh    whether a row is the newest
 //!     chain    what binds rows to the present
 //!     pool     connections on loan             seal    rows as the database sees them
 //!       connection
@@ -15,7 +15,6 @@
 //! Whoever administers the database sees tenants' and datasets' names, numbers of rows and when they change. It can
 //! neither read nor make rows, nor move or renumber them (`seal`), nor put an old one back (`fresh`). `docs/postgres.md` says what it can do.
 
-mod cache;
 mod census;
 mod chain;
 mod commit;
@@ -42,7 +41,6 @@ use tokio::time::timeout;
 
 pub use settings::{Address, PostgresSettings, Tls};
 
-use self::cache::RowCache;
 use self::connection::Connector;
 use self::fault::Fault;
 use self::fresh::Freshness;
@@ -50,6 +48,7 @@ use self::gateways::Gateways;
 use self::pool::Pool;
 use self::seal::Sealer;
 use self::watch::{Lease, Watch};
+use super::cache::RowCache;
 use super::{Anchor, BoxFuture, Eviction, Row, Scanned, Store, Table, Watcher, Write, check_batch};
 use crate::error::{Dependency, Error};
 use crate::kms::Roots;

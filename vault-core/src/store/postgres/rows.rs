@@ -5,10 +5,10 @@ use tokio_postgres::Row as SqlRow;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::Shared;
-use super::cache::tenant_of;
 use super::fault::Fault;
 use super::fresh::Seen;
 use crate::error::Error;
+use crate::store::cache::tenant_of;
 use crate::store::{Row, Scanned, Table};
 
 /// A row, and the epoch of its tenant's last change, of one moment; each may be absent.

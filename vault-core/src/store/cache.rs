@@ -1,13 +1,14 @@
-//! Rows in memory, for data calls: bounded, dropped by tenant.
+//! Rows in memory, for data calls: bounded, dropped when they are written, by the row or by the tenant.
 //!
 //! Only rows that exist are kept, so a row made elsewhere is found at once. Each shard has two generations: what is
 //! used moves to the young one, and when that is full the old one goes.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::store::{Row, Table};
+use super::{Row, Table};
 
 const SHARDS: usize = 32;
 
@@ -24,11 +25,18 @@ struct Shard {
     drops: u64,
 }
 
+/// Rows in memory.
 pub(super) struct RowCache {
     shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     /// Rows in one generation of a shard.
     half: usize,
+}
+
+impl fmt::Debug for RowCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RowCache")
+    }
 }
 
 /// Taken before a row is read from the database.
@@ -76,7 +84,17 @@ impl RowCache {
         }
     }
 
+    /// Drops one row.
+    pub(super) fn drop_row(&self, table: Table, key: &[u8]) {
+        let Some(mut shard) = self.shard(tenant_of(key)) else { return };
+        shard.drops += 1;
+        let name = name(table, key);
+        shard.young.remove(&name);
+        shard.old.remove(&name);
+    }
+
     /// Drops all rows of a tenant.
+    #[cfg(any(test, feature = "postgres"))]
     pub(super) fn drop_tenant(&self, tenant: &[u8]) {
         let Some(mut shard) = self.shard(tenant) else { return };
         let other = |name: &Vec<u8>, _: &mut Row| tenant_of(name.get(1..).unwrap_or_default()) != tenant;
@@ -86,6 +104,7 @@ impl RowCache {
     }
 
     /// Drops everything.
+    #[cfg(any(test, feature = "postgres"))]
     pub(super) fn clear(&self) {
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -125,6 +144,9 @@ mod tests {
             assert_eq!(cache.get(Table::DataKeys, key).ok(), Some(row(1)));
             assert!(cache.get(Table::Tenants, key).is_err(), "tables are apart");
         }
+        cache.drop_row(Table::DataKeys, b"acme\0two");
+        miss(&cache, b"acme\0two");
+        assert!(cache.get(Table::DataKeys, b"acme\0one").is_ok());
         cache.drop_tenant(b"acme");
         for key in [&b"acme\0one"[..], b"acme\0two", b"acme"] {
             miss(&cache, key);
@@ -139,6 +161,9 @@ mod tests {
         let cache = RowCache::new(1000);
         let ticket = miss(&cache, b"acme\0one");
         cache.drop_tenant(b"acme");
+        cache.put(Table::DataKeys, b"acme\0one", &row(1), ticket);
+        let ticket = miss(&cache, b"acme\0one");
+        cache.drop_row(Table::DataKeys, b"acme\0one");
         cache.put(Table::DataKeys, b"acme\0one", &row(1), ticket);
         let ticket = miss(&cache, b"acme\0one");
         cache.clear();
