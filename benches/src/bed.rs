@@ -181,6 +181,7 @@ pub fn target(tenant: &TenantId, subject: Option<Subject>) -> Target {
         dataset: DatasetId::parse(DATASET).unwrap(),
         subject,
         purpose: Purpose::parse("billing").unwrap(),
+        end_user: None,
         request: new_request_id().unwrap(),
     }
 }

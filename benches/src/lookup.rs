@@ -99,6 +99,7 @@ impl Lookup {
                 dataset: about.dataset,
                 subject: subject.clone(),
                 purpose: about.purpose,
+                end_user: None,
                 request: about.request,
                 items: 1,
             };
@@ -109,7 +110,7 @@ impl Lookup {
                 Some(subject) => Some(keys.pseudonym(&tenant, subject).await.unwrap()),
                 None => None,
             };
-            (this.vault().audit().record(permit, None, pseudonym).await.unwrap(), id)
+            (this.vault().audit().record(permit, None, pseudonym.into()).await.unwrap(), id)
         });
         Ready(pollster::block_on(futures_util::future::join_all(recorded)))
     }
