@@ -115,12 +115,13 @@ pub const BASELINE_POLICIES: Source<'static> =
     Source { name: "baseline.cedar", text: include_str!("../../../policies/baseline.cedar") };
 
 /// Where a policy was written: for messages.
-struct Origin<'a> {
-    source: Source<'a>,
-    offset: usize,
+pub(super) struct Origin<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) offset: usize,
 }
 
-fn parse<'a>(
+/// Reads the policies of a file into a set, each under its `@id`.
+pub(super) fn parse<'a>(
     source: Source<'a>,
     into: &mut cedar_policy::PolicySet,
     origins: &mut HashMap<String, Origin<'a>>,

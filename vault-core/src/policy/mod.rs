@@ -6,8 +6,11 @@ mod authorizer;
 mod cedar;
 mod decision;
 mod entities;
+mod guards;
 mod pattern;
 mod permit;
+#[cfg(feature = "prove")]
+pub mod prove;
 mod registry;
 mod scan;
 #[cfg(test)]
@@ -22,5 +25,6 @@ pub use authorizer::{Authorizer, ControlRequest, DataRequest, DatasetFacts, Fact
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub(crate) use entities::rfc3339;
+pub use guards::{GUARDS, GUARDS_REFUSE, Guard, NO_ERRORS, properties};
 pub use permit::Permit;
 pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};
