@@ -68,6 +68,10 @@ pub enum Check {
     Policy,
     /// The tenant is suspended.
     Suspended,
+    /// The end user's token proves nobody who may ask here: not valid, of another tenant, no second factor.
+    EndUser,
+    /// The dataset is released only with the tenant's consent, and none covers the purpose.
+    Consent,
 }
 
 /// Something outside the process or the call that has to answer before plaintext moves.
@@ -96,6 +100,8 @@ impl Check {
             Self::Registry => "registry",
             Self::Policy => "policy",
             Self::Suspended => "suspended",
+            Self::EndUser => "end_user",
+            Self::Consent => "consent",
         }
     }
 }

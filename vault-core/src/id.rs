@@ -184,6 +184,16 @@ impl fmt::Debug for RequestId {
 #[serde(try_from = "String", into = "String")]
 pub struct ApprovalId(pub [u8; 16]);
 
+/// Names one consent of a tenant. As text 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConsentId(pub [u8; 16]);
+
+/// Names one time-bound grant of access. As text 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GrantId(pub [u8; 16]);
+
 /// SHA-256 over the canonical form of what is to be approved. As text 64 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -237,6 +247,8 @@ macro_rules! hexadecimal {
 }
 
 hexadecimal!(ApprovalId, "approval", "must be 32 digits of lower-case hexadecimal, as an answer gave it");
+hexadecimal!(ConsentId, "consent", "must be 32 digits of lower-case hexadecimal, as an answer gave it");
+hexadecimal!(GrantId, "grant", "must be 32 digits of lower-case hexadecimal, as an answer gave it");
 hexadecimal!(Fingerprint, "request_sha256", "must be 64 digits of lower-case hexadecimal, as an answer gave it");
 
 #[cfg(test)]

@@ -31,6 +31,7 @@ pub fn target(tenant: &str, dataset: &str, subject: Option<&str>, purpose: &str)
         dataset: DatasetId::parse(dataset)?,
         subject: subject.map(Subject::parse).transpose()?,
         purpose: Purpose::parse(purpose)?,
+        end_user: None,
         request: new_request_id()?,
     })
 }

@@ -224,7 +224,11 @@ impl Keyring {
         Ok(Some(Facts {
             // What is destroyed is decided like what is active; then no key is found.
             suspended: row.state == TenantState::Suspended,
-            dataset: declared.map(|row| DatasetFacts { classification: row.classification, residency: row.residency }),
+            dataset: declared.map(|row| DatasetFacts {
+                classification: row.classification,
+                residency: row.residency,
+                ..DatasetFacts::default()
+            }),
         }))
     }
 

@@ -25,7 +25,18 @@ pub trait Action: sealed::Sealed + Send + Sync + 'static {
 }
 
 /// An action on customers' data: only a [`crate::principal::Workload`] can be permitted one.
-pub trait DataAction: Action {}
+pub trait DataAction: Action {
+    /// Whether plaintext leaves the vault. Such actions are in the group `Release` of the schema, and need the tenant's
+    /// consent where the dataset asks for it.
+    const RELEASES: bool;
+}
+
+/// An action of a tenant's own end user on the tenant's consents, through a workload. None of them returns plaintext or
+/// key material.
+pub trait ConsentAction: Action {
+    /// Whether it widens what may be done, so that the end user must have signed in with a second factor.
+    const WIDENS: bool;
+}
 
 /// An action on tenants, datasets and keys as objects: only an [`crate::principal::Operator`] can be permitted one.
 /// None of them returns plaintext or key material.
@@ -43,7 +54,7 @@ impl Opens for Decrypt {}
 impl Opens for Rewrap {}
 
 macro_rules! actions {
-    ($world:ident, $all:ident: $($(#[$doc:meta])* $name:ident),+ $(,)?) => {$(
+    ($world:ident, $all:ident: $($(#[$doc:meta])* $name:ident $({ $flag:ident: $value:expr })?),+ $(,)?) => {$(
         $(#[$doc])*
         #[derive(Debug)]
         pub enum $name {}
@@ -51,23 +62,35 @@ macro_rules! actions {
         impl Action for $name {
             const NAME: &'static str = stringify!($name);
         }
-        impl $world for $name {}
+        impl $world for $name { $(const $flag: bool = $value;)? }
     )+
         /// The names of all of them: the schema must know each.
         pub(super) const $all: &[&str] = &[$($name::NAME),+];
     };
 }
 
+/// The data actions that release plaintext.
+pub(super) const RELEASING_ACTIONS: &[&str] = &[Decrypt::NAME];
+
 /// The control actions that make a tenant key, and so may name its custody.
 pub(super) const CUSTODY_ACTIONS: [&str; 2] = [CreateTenant::NAME, RotateTenantKey::NAME];
 
 actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
-    Encrypt,
+    Encrypt { RELEASES: false },
     /// Open an envelope and release its plaintext to the workload.
-    Decrypt,
+    Decrypt { RELEASES: true },
     /// Seal an envelope's plaintext again under the active key version, inside the vault.
-    Rewrap,
+    Rewrap { RELEASES: false },
+}
+
+actions! { ConsentAction, CONSENT_ACTIONS:
+    /// Consent to purposes, for datasets of the tenant.
+    GrantConsent { WIDENS: true },
+    /// Take a consent back.
+    WithdrawConsent { WIDENS: false },
+    /// List the tenant's consents.
+    ListConsents { WIDENS: false },
 }
 
 actions! { ControlAction, CONTROL_ACTIONS:
@@ -103,4 +126,10 @@ actions! { ControlAction, CONTROL_ACTIONS:
     Reject,
     /// Read an approval and the erasure receipt that it led to.
     GetApproval,
+    /// Ask for roles of a workload beyond its registry entry until an instant; another operator has to approve it.
+    RequestGrant,
+    /// End such a grant early.
+    RevokeGrant,
+    /// List such grants.
+    ListGrants,
 }

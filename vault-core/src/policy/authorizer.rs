@@ -1,5 +1,6 @@
 //! The decision: guards in Rust first, then the policies.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,70 +8,18 @@ use cedar_policy::{AuthorizationError, Context, Entities, Entity, Request, Respo
 
 use super::action::CUSTODY_ACTIONS;
 use super::cedar::{PolicySet, Slice};
-use super::entities::{self, Kind, NotExpressible};
+use super::entities::{self, Asked, Kind, NotExpressible};
 use super::registry::Registry;
-use super::{ControlAction, DataAction, Decision, Permit, Refusal, Resource};
-use crate::custody::Custody;
+use super::request::{ConsentRequest, ControlRequest, DataRequest, Facts};
+use super::{ConsentAction, ControlAction, DataAction, Decision, Permit, Refusal, Resource};
 use crate::error::Check;
-use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
-use crate::principal::{Operator, Workload};
+use crate::id::{RequestId, TenantId};
+use crate::principal::{EndUser, Operator, Workload};
 use crate::time::Timestamp;
 
 /// How long a permit holds at most, in milliseconds: long enough for any single call, short enough that a forgotten
 /// permit is worth nothing.
 pub const PERMIT_LIFETIME_MILLIS: u64 = 30_000;
-
-/// What a workload asks for; [`Authorizer::authorize_data`] says with which action.
-#[derive(Debug, Clone)]
-pub struct DataRequest {
-    /// Whose data.
-    pub tenant: TenantId,
-    /// Which body of data.
-    pub dataset: DatasetId,
-    /// The person the data is about, if the data key is theirs.
-    pub subject: Option<Subject>,
-    /// Why.
-    pub purpose: Purpose,
-    /// The call this belongs to.
-    pub request: RequestId,
-    /// How many records the call is about: 1, or the size of the batch.
-    pub items: u32,
-}
-
-/// What an operator asks for; [`Authorizer::authorize_control`] says with which action.
-#[derive(Debug, Clone)]
-pub struct ControlRequest {
-    /// The tenant, existing or not; `None` for listing tenants.
-    pub tenant: Option<TenantId>,
-    /// The dataset, if the action is about one; only together with its tenant.
-    pub dataset: Option<DatasetId>,
-    /// The person that it is about, if it is: for the audit entry as a pseudonym, no policy reads it.
-    pub subject: Option<Subject>,
-    /// Why, in the operator's own words: for the audit entry, no policy reads it.
-    pub reason: Option<Reason>,
-    /// The root keys that a tenant key is to be put under; only for the actions that make one.
-    pub custody: Option<Custody>,
-    /// The call this belongs to.
-    pub request: RequestId,
-}
-
-/// What the store says about a tenant that exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Facts {
-    /// Whether its data actions are stopped.
-    pub suspended: bool,
-    /// The dataset asked for, if the tenant has it.
-    pub dataset: Option<DatasetFacts>,
-}
-
-/// What the store says about a dataset that exists.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DatasetFacts {
-    /// How sensitive it is, in the deployment's own words.
-    pub classification: Option<String>,
-    /// Where it has to stay, in the deployment's own words.
-    pub residency: Option<String>,
-}
 
 /// Decides. Shared by all threads; a decision takes no lock.
 #[derive(Debug)]
@@ -128,7 +77,9 @@ impl Authorizer {
     /// Decides whether a workload may do `A`. `facts` is what the store says, `None` if there is no such tenant.
     ///
     /// In order: the certificate is valid at `now`; the registry has an entry for the workload and it lists the
-    /// tenant; the tenant exists; it is not suspended; the dataset exists; a policy permits, none forbids, none fails.
+    /// tenant; the end user, if the request has one, is of that tenant and the token still holds; the tenant exists; it is
+    /// not suspended; the dataset exists; where it demands consent, one covers the purpose, if plaintext is to be
+    /// released; a policy permits, none forbids, none fails.
     ///
     /// ```
     /// use vault_core::policy::{Authorizer, DataRequest, Decrypt, Facts, Permit, Refusal};
@@ -171,19 +122,8 @@ impl Authorizer {
             subject: request.subject.clone(),
             purpose: Some(request.purpose.clone()),
         };
-        let pending = Pending {
-            decision: Decision {
-                principal: who.spiffe_id().to_owned(),
-                action: A::NAME,
-                resource,
-                reason: None,
-                custody: None,
-                request: request.request,
-                at: now,
-                epoch: state.epoch,
-                policies: Vec::new(),
-            },
-        };
+        let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
+        pending.decision.end_user = request.end_user;
         if !who.valid_at(now) {
             return pending.refuse(Check::Identity, "the certificate is not valid now");
         }
@@ -192,6 +132,10 @@ impl Authorizer {
         };
         if !grant.lists(&request.tenant) {
             return pending.refuse(Check::Registry, "the tenant is not in the workload's registry entry");
+        }
+        let end_user = pending.decision.end_user.clone();
+        if let Some(why) = end_user.as_deref().and_then(|user| refuses(user, &request.tenant, now)) {
+            return pending.refuse(Check::EndUser, why);
         }
         let Some(facts) = facts else {
             return pending.refuse(Check::Policy, "no such tenant");
@@ -206,15 +150,97 @@ impl Authorizer {
         let Some(slice) = state.set.slice(A::NAME, Kind::Dataset) else {
             return pending.refuse(Check::Policy, "the schema does not have this action");
         };
+        let consent = dataset.consents.iter().find(|consent| consent.covers(&request.purpose, now));
+        let grants = || dataset.grants.iter().filter(|grant| grant.holds(who.spiffe_id(), now));
+        pending.decision.consent = consent.map(|consent| consent.id);
+        pending.decision.grants = grants().map(|grant| grant.id).collect();
         let verdict = (|| {
             let tenant = entities::tenant(&request.tenant, Some(facts))?;
-            let dataset = entities::dataset(&request.tenant, &request.dataset, Some(dataset))?;
-            let context = entities::data_context(now, &request.purpose, request.subject.is_some(), request.items)?;
+            let resource = entities::dataset(&request.tenant, &request.dataset, Some(dataset))?;
+            let context = entities::data_context(&Asked {
+                now,
+                purpose: &request.purpose,
+                has_subject: request.subject.is_some(),
+                items: request.items,
+                consent: consent.is_some(),
+                granted_roles: &grants().flat_map(|grant| &grant.roles).map(String::as_str).collect::<BTreeSet<_>>(),
+                end_user: end_user.as_deref(),
+            })?;
             let principals = grant.principal(who.spiffe_id())?;
-            let (principal, resource) = (sole(&principals)?, dataset.uid());
-            decide(slice, principal, resource, context, principals, [tenant, dataset])
+            let (principal, about) = (sole(&principals)?, resource.uid());
+            decide(slice, principal, about, context, principals, [tenant, resource])
         })();
-        pending.conclude(verdict, who.not_after())
+        // After the policies, so that the answer does not tell somebody who may not read what is demanded for it.
+        if A::RELEASES && dataset.consent_required && consent.is_none() && verdict.as_ref().is_ok_and(Verdict::allows) {
+            return pending.refuse(Check::Consent, "no consent of the tenant covers the purpose");
+        }
+        let ends = consent.and_then(|consent| consent.until).into_iter().chain(grants().map(|grant| grant.until));
+        let ends = ends.chain(end_user.as_deref().map(EndUser::not_after)).min();
+        pending.conclude(verdict, end_of(who.not_after()).min(ends.unwrap_or(Timestamp(u64::MAX))))
+    }
+
+    /// Decides whether an end user may do `A`, through a workload.
+    ///
+    /// In order: the certificate is valid at `now`; the registry has an entry for the workload and it lists the tenant;
+    /// the end user is of that tenant and the token holds; they signed in with a second factor, if `A` widens what may be
+    /// done; a policy permits, none forbids, none fails. The state of the tenant is not read: the answer is the same
+    /// whether or not it exists.
+    ///
+    /// An operator is no end user, and asks for none:
+    /// ```compile_fail,E0308
+    /// use vault_core::policy::{Authorizer, ConsentRequest, GrantConsent, Permit, Refusal};
+    /// use vault_core::{principal::Operator, time::Timestamp};
+    /// fn consent(a: &Authorizer, who: &Operator, r: ConsentRequest) -> Result<Permit<GrantConsent>, Refusal> {
+    ///     a.authorize_consent::<GrantConsent>(who, r, Timestamp::default())
+    /// }
+    /// ```
+    /// An action on consents is no data action:
+    /// ```compile_fail,E0277
+    /// use vault_core::policy::{Authorizer, ConsentRequest, Decrypt, Permit, Refusal};
+    /// use vault_core::{principal::Workload, time::Timestamp};
+    /// fn decrypt(a: &Authorizer, who: &Workload, r: ConsentRequest) -> Result<Permit<Decrypt>, Refusal> {
+    ///     a.authorize_consent::<Decrypt>(who, r, Timestamp::default())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The [`Refusal`], for the audit entry; outside only its [`Check`] shows.
+    pub fn authorize_consent<A: ConsentAction>(
+        &self,
+        who: &Workload,
+        request: ConsentRequest,
+        now: Timestamp,
+    ) -> Result<Permit<A>, Refusal> {
+        let state = self.state.load();
+        let resource = Resource { tenant: Some(request.tenant.clone()), ..Resource::default() };
+        let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
+        pending.decision.end_user = Some(Arc::clone(&request.end_user));
+        if !who.valid_at(now) {
+            return pending.refuse(Check::Identity, "the certificate is not valid now");
+        }
+        let Some(grant) = state.registry.find(who.spiffe_id()) else {
+            return pending.refuse(Check::Registry, "the workload is in no registry entry");
+        };
+        if !grant.lists(&request.tenant) {
+            return pending.refuse(Check::Registry, "the tenant is not in the workload's registry entry");
+        }
+        if let Some(why) = refuses(&request.end_user, &request.tenant, now) {
+            return pending.refuse(Check::EndUser, why);
+        }
+        if A::WIDENS && !request.end_user.mfa() {
+            return pending.refuse(Check::EndUser, "the end user did not sign in with a second factor");
+        }
+        let Some(slice) = state.set.slice(A::NAME, Kind::Tenant) else {
+            return pending.refuse(Check::Policy, "the schema does not have this action");
+        };
+        let verdict = (|| {
+            let tenant = entities::tenant(&request.tenant, None)?;
+            let context = entities::consent_context(now, &request.end_user)?;
+            let principals = grant.principal(who.spiffe_id())?;
+            let (principal, about) = (sole(&principals)?, tenant.uid());
+            decide(slice, principal, about, context, principals, [tenant])
+        })();
+        pending.conclude(verdict, end_of(who.not_after()).min(request.end_user.not_after()))
     }
 
     /// Decides whether an operator may do `A`. The state of what it is about is not read: the answer is the same
@@ -259,19 +285,9 @@ impl Authorizer {
             subject: request.subject,
             purpose: None,
         };
-        let pending = Pending {
-            decision: Decision {
-                principal: who.spiffe_id().to_owned(),
-                action: A::NAME,
-                resource,
-                reason: request.reason,
-                custody: request.custody,
-                request: request.request,
-                at: now,
-                epoch: state.epoch,
-                policies: Vec::new(),
-            },
-        };
+        let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
+        pending.decision.reason = request.reason;
+        pending.decision.custody = request.custody;
         if !who.valid_at(now) {
             return pending.refuse(Check::Identity, "the certificate is not valid now");
         }
@@ -299,8 +315,24 @@ impl Authorizer {
             let context = entities::control_context(now, pending.decision.custody.as_ref())?;
             decide(slice, principal, resource, context, Entities::empty(), resources.into_iter().chain([operator]))
         })();
-        pending.conclude(verdict, who.not_after())
+        pending.conclude(verdict, end_of(who.not_after()))
     }
+}
+
+/// Why an end user may not be spoken for at all.
+fn refuses(user: &EndUser, tenant: &TenantId, now: Timestamp) -> Option<&'static str> {
+    if !user.valid_at(now) {
+        Some("the end user's token is not valid now")
+    } else if user.tenant() != tenant {
+        Some("the end user is of another tenant")
+    } else {
+        None
+    }
+}
+
+/// A certificate holds to the end of its last second.
+const fn end_of(not_after: Timestamp) -> Timestamp {
+    Timestamp(not_after.secs().saturating_add(1).saturating_mul(1_000))
 }
 
 fn sole(entities: &Entities) -> Result<cedar_policy::EntityUid, NotExpressible> {
@@ -317,6 +349,12 @@ pub(super) struct Verdict {
     pub(super) refused: Option<&'static str>,
     /// The policies that decided, or that failed; sorted.
     pub(super) policies: Vec<String>,
+}
+
+impl Verdict {
+    const fn allows(&self) -> bool {
+        self.refused.is_none()
+    }
 }
 
 /// Asks the engine. The request is not held against the schema again: its shape was, when the set was loaded.
@@ -368,6 +406,28 @@ struct Pending {
 }
 
 impl Pending {
+    fn new<A: super::Action>(
+        principal: &str,
+        resource: Resource,
+        (request, at, epoch): (RequestId, Timestamp, u64),
+    ) -> Self {
+        let decision = Decision {
+            principal: principal.to_owned(),
+            action: A::NAME,
+            resource,
+            reason: None,
+            custody: None,
+            end_user: None,
+            consent: None,
+            grants: Vec::new(),
+            request,
+            at,
+            epoch,
+            policies: Vec::new(),
+        };
+        Self { decision }
+    }
+
     fn refuse<A: super::Action>(self, check: Check, reason: &'static str) -> Result<Permit<A>, Refusal> {
         Err(Refusal { decision: Box::new(self.decision), check, reason })
     }
@@ -375,7 +435,7 @@ impl Pending {
     fn conclude<A: super::Action>(
         mut self,
         verdict: Result<Verdict, NotExpressible>,
-        not_after: Timestamp,
+        end: Timestamp,
     ) -> Result<Permit<A>, Refusal> {
         let Ok(verdict) = verdict else {
             return self.refuse(Check::Policy, "the request cannot be expressed in the policy language");
@@ -384,8 +444,6 @@ impl Pending {
         if let Some(reason) = verdict.refused {
             return self.refuse(Check::Policy, reason);
         }
-        // A certificate holds to the end of its last second.
-        let end = Timestamp(not_after.secs().saturating_add(1).saturating_mul(1_000));
         let until = self.decision.at.plus_millis(PERMIT_LIFETIME_MILLIS).min(end);
         Ok(Permit::mint(self.decision, until))
     }

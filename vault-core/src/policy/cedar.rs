@@ -1,22 +1,23 @@
 //! The policy set: parsed, validated against the schema and sliced once, when it is loaded.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 
 use cedar_policy::{
-    ActionConstraint, Context, Entities, Entity, Policy, PolicyId, PrincipalConstraint, Request,
+    ActionConstraint, Context, Entities, Entity, EntityTypeName, Policy, PolicyId, PrincipalConstraint, Request,
     RequestValidationError, ResourceConstraint, Schema, ValidationError, ValidationMode, Validator,
 };
 use miette::Diagnostic;
 
-use super::action::{CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS};
-use super::authorizer::{DatasetFacts, Facts};
-use super::entities::{self, Kind, NAMES, NotExpressible};
+use super::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS, RELEASING_ACTIONS};
+use super::entities::{self, Asked, Kind, NAMES, NotExpressible};
 use super::registry::Description;
+use super::request::{DatasetFacts, Facts};
 use super::scan::{self, Language};
 use crate::custody::Custody;
 use crate::error::Error;
 use crate::id::{DatasetId, Purpose, TenantId};
+use crate::principal::EndUser;
 use crate::time::Timestamp;
 
 /// Most policies in a set.
@@ -213,21 +214,24 @@ fn slices(
     let actions = schema.action_entities().map_err(|_| "its actions cannot be listed")?;
     let probe = Probe::new(schema).map_err(|NotExpressible| "entities of this version do not fit the schema")?;
     let mut slices = HashMap::new();
-    for (names, group, principal) in
-        [(DATA_ACTIONS, "Data", &NAMES.workload), (CONTROL_ACTIONS, "Control", &NAMES.operator)]
+    for (names, world) in
+        [(DATA_ACTIONS, World::Data), (CONSENT_ACTIONS, World::Consent), (CONTROL_ACTIONS, World::Control)]
     {
-        let data = group == "Data";
+        let principal = world.principal();
         for &name in names {
             let uid = entities::action(name);
             let action = actions.get(&uid).ok_or("an action of this version is missing")?;
-            if !actions.is_ancestor_of(&entities::action(group), &uid) {
-                return Err("an action is not in its group, Data or Control");
+            let within = |group: &str| actions.is_ancestor_of(&entities::action(group), &uid);
+            if World::ALL.iter().any(|other| within(other.group()) != (*other == world)) {
+                return Err("an action is not in its group, Data, Consent or Control, or in another's");
+            }
+            if within("Release") != RELEASING_ACTIONS.contains(&name) {
+                return Err("the group Release does not hold just the actions that release plaintext");
             }
             let ancestors: HashSet<_> = actions.ancestors(&uid).into_iter().flatten().collect();
-            let kinds = if data { &[Kind::Dataset][..] } else { &Kind::ALL[..] };
             let mut fits = false;
-            for &kind in kinds {
-                if !probe.fits(name, data, kind)? {
+            for &kind in world.kinds() {
+                if !probe.fits(name, world, kind)? {
                     continue;
                 }
                 fits = true;
@@ -261,6 +265,41 @@ fn slices(
     Ok(slices)
 }
 
+/// The actions of one kind of principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum World {
+    Data,
+    Consent,
+    Control,
+}
+
+impl World {
+    const ALL: [Self; 3] = [Self::Data, Self::Consent, Self::Control];
+
+    const fn group(self) -> &'static str {
+        match self {
+            Self::Data => "Data",
+            Self::Consent => "Consent",
+            Self::Control => "Control",
+        }
+    }
+
+    fn principal(self) -> &'static EntityTypeName {
+        match self {
+            Self::Data | Self::Consent => &NAMES.workload,
+            Self::Control => &NAMES.operator,
+        }
+    }
+
+    const fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::Data => &[Kind::Dataset],
+            Self::Consent => &[Kind::Tenant],
+            Self::Control => &Kind::ALL,
+        }
+    }
+}
+
 /// Sample requests in every shape that [`entities`] produces, held against the schema once, so that the requests
 /// themselves need not be.
 struct Probe<'a> {
@@ -268,7 +307,8 @@ struct Probe<'a> {
     workload: Entity,
     operator: Entity,
     resources: [(Kind, Entity); 3],
-    data: Context,
+    data: [Context; 2],
+    consent: [Context; 2],
     control: Context,
     custody: Context,
 }
@@ -278,8 +318,13 @@ impl<'a> Probe<'a> {
         let tenant = TenantId::parse("acme").map_err(|_| NotExpressible)?;
         let dataset = DatasetId::parse("orders").map_err(|_| NotExpressible)?;
         let purpose = Purpose::parse("billing").map_err(|_| NotExpressible)?;
-        let described = DatasetFacts { classification: Some("pii".to_owned()), residency: Some("eu".to_owned()) };
+        let described = DatasetFacts {
+            classification: Some("pii".to_owned()),
+            residency: Some("eu".to_owned()),
+            ..DatasetFacts::default()
+        };
         let facts = Facts { suspended: false, dataset: Some(described) };
+        let [plain, full_user] = EndUser::for_probe(&tenant).ok_or(NotExpressible)?;
         let description = Description::for_probe();
         let workload = entities::workload("spiffe://prod.example/a", &description, [&tenant])?;
         let operator = entities::operator("spiffe://operators.example/operator/a")?;
@@ -294,21 +339,36 @@ impl<'a> Probe<'a> {
         let bare = resources.iter().map(|(_, entity)| entity.clone()).chain([workload.clone(), operator.clone()]);
         Entities::from_entities(bare, Some(schema)).map_err(|_| NotExpressible)?;
         Entities::from_entities(full, Some(schema)).map_err(|_| NotExpressible)?;
-        let data = entities::data_context(Timestamp(0), &purpose, true, 1)?;
+        let granted_roles = BTreeSet::from(["reader"]);
+        let asked = Asked {
+            now: Timestamp(0),
+            purpose: &purpose,
+            has_subject: true,
+            items: 1,
+            consent: true,
+            granted_roles: &granted_roles,
+            end_user: None,
+        };
+        let data = [
+            entities::data_context(&asked)?,
+            entities::data_context(&Asked { end_user: Some(&full_user), granted_roles: &BTreeSet::new(), ..asked })?,
+        ];
+        let consent = [&plain, &full_user].map(|user| entities::consent_context(Timestamp(0), user));
+        let [without, with] = consent;
+        let consent = [without?, with?];
         let control = entities::control_context(Timestamp(0), None)?;
         let named = Custody::parse("split(local:a,local:b)").map_err(|_| NotExpressible)?;
         let custody = entities::control_context(Timestamp(0), Some(&named))?;
-        Ok(Self { schema, workload, operator, resources, data, control, custody })
+        Ok(Self { schema, workload, operator, resources, data, consent, control, custody })
     }
 
     /// Whether the schema allows the action on the kind of resource; an error if anything else does not fit.
-    fn fits(&self, action: &str, data: bool, kind: Kind) -> Result<bool, &'static str> {
-        let (principal, contexts) = if data {
-            (&self.workload, vec![&self.data])
-        } else if CUSTODY_ACTIONS.contains(&action) {
-            (&self.operator, vec![&self.control, &self.custody])
-        } else {
-            (&self.operator, vec![&self.control])
+    fn fits(&self, action: &str, world: World, kind: Kind) -> Result<bool, &'static str> {
+        let (principal, contexts) = match world {
+            World::Data => (&self.workload, self.data.iter().collect()),
+            World::Consent => (&self.workload, self.consent.iter().collect()),
+            World::Control if CUSTODY_ACTIONS.contains(&action) => (&self.operator, vec![&self.control, &self.custody]),
+            World::Control => (&self.operator, vec![&self.control]),
         };
         let Some((_, resource)) = self.resources.iter().find(|(of, _)| *of == kind) else {
             return Ok(false);

@@ -1,8 +1,11 @@
 //! What was decided, for whom, about what: the part that permits, refusals and audit entries share.
 
+use std::sync::Arc;
+
 use crate::custody::Custody;
 use crate::error::{Check, Error};
-use crate::id::{DatasetId, Purpose, Reason, RequestId, Subject, TenantId};
+use crate::id::{ConsentId, DatasetId, GrantId, Purpose, Reason, RequestId, Subject, TenantId};
+use crate::principal::EndUser;
 use crate::time::Timestamp;
 
 /// What an action is about. A permit carries it, and keys are looked up from there alone.
@@ -19,7 +22,7 @@ pub struct Resource {
 }
 
 /// One decision of the authorizer, allowed or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Decision {
     /// The principal's SPIFFE ID.
     pub principal: String,
@@ -31,6 +34,12 @@ pub struct Decision {
     pub reason: Option<Reason>,
     /// The root keys that a tenant key is to be put under, for a control action that names them.
     pub custody: Option<Custody>,
+    /// The end user for whom the workload asked.
+    pub end_user: Option<Arc<EndUser>>,
+    /// The consent that covers the purpose, if one does.
+    pub consent: Option<ConsentId>,
+    /// The time-bound grants that gave the workload roles here.
+    pub grants: Vec<GrantId>,
     /// The call this belongs to.
     pub request: RequestId,
     /// When it was decided.
@@ -42,7 +51,7 @@ pub struct Decision {
 }
 
 /// A denied decision. Outside it is only [`Error::Denied`]; the reason goes to the audit entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Refusal {
     /// What was asked.
     pub decision: Box<Decision>,

@@ -1,15 +1,16 @@
 //! Principals, resources and contexts in the engine's terms. The shapes here are those of `policies/schema.cedarschema`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::LazyLock;
 
 use cedar_policy::{Context, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
 
-use super::authorizer::{DatasetFacts, Facts};
 use super::registry::Description;
+use super::request::{DatasetFacts, Facts};
 use crate::custody::Custody;
 use crate::id::{DatasetId, Purpose, TenantId};
+use crate::principal::EndUser;
 use crate::time::Timestamp;
 
 /// Something could not be expressed for the engine: the decision is a refusal.
@@ -129,23 +130,59 @@ pub(super) fn dataset(
             Some(("tenant", RestrictedExpression::new_entity_uid(uid(&NAMES.tenant, tenant.as_str())))),
             label("classification", facts.and_then(|f| f.classification.as_ref())),
             label("residency", facts.and_then(|f| f.residency.as_ref())),
+            facts.map(|f| ("consentRequired", RestrictedExpression::new_bool(f.consent_required))),
         ],
     )
 }
 
+/// What a data action's context says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) now: Timestamp,
+    pub(super) purpose: &'a Purpose,
+    pub(super) has_subject: bool,
+    pub(super) items: u32,
+    pub(super) consent: bool,
+    pub(super) granted_roles: &'a BTreeSet<&'a str>,
+    pub(super) end_user: Option<&'a EndUser>,
+}
+
 /// The context of a data action.
-pub(super) fn data_context(
-    now: Timestamp,
-    purpose: &Purpose,
-    has_subject: bool,
-    items: u32,
-) -> Result<Context, NotExpressible> {
-    context([
-        ("now", datetime(now)?),
-        ("purpose", string(purpose.as_str())),
-        ("hasSubject", RestrictedExpression::new_bool(has_subject)),
-        ("items", RestrictedExpression::new_long(i64::from(items))),
-    ])
+pub(super) fn data_context(asked: &Asked<'_>) -> Result<Context, NotExpressible> {
+    let end_user = asked.end_user.map(|user| claims(user, asked.now)).transpose()?;
+    let pairs = [
+        ("now", datetime(asked.now)?),
+        ("purpose", string(asked.purpose.as_str())),
+        ("hasSubject", RestrictedExpression::new_bool(asked.has_subject)),
+        ("items", RestrictedExpression::new_long(i64::from(asked.items))),
+        ("consent", RestrictedExpression::new_bool(asked.consent)),
+        ("grantedRoles", RestrictedExpression::new_set(asked.granted_roles.iter().map(|role| string(role)))),
+    ];
+    context(pairs.into_iter().chain(end_user.map(|claims| ("endUser", claims))))
+}
+
+/// The context of an action on consents.
+pub(super) fn consent_context(now: Timestamp, end_user: &EndUser) -> Result<Context, NotExpressible> {
+    context([("now", datetime(now)?), ("endUser", claims(end_user, now)?)])
+}
+
+/// An end user as a context says it.
+fn claims(user: &EndUser, now: Timestamp) -> Result<RestrictedExpression, NotExpressible> {
+    let strings = |of: &BTreeSet<String>| RestrictedExpression::new_set(of.iter().map(|one| string(one)));
+    let age = user.auth_time().map(|at| i64::try_from(now.secs().saturating_sub(at.secs())).unwrap_or(i64::MAX));
+    let pairs = [
+        Some(("issuer", string(user.issuer()))),
+        Some(("subject", string(user.subject().as_str()))),
+        Some(("tenant", RestrictedExpression::new_entity_uid(uid(&NAMES.tenant, user.tenant().as_str())))),
+        Some(("roles", strings(user.roles()))),
+        Some(("amr", strings(user.amr()))),
+        user.acr().map(|acr| ("acr", string(acr))),
+        Some(("mfa", RestrictedExpression::new_bool(user.mfa()))),
+        Some(("mfaFresh", RestrictedExpression::new_bool(user.mfa_fresh_at(now)))),
+        age.map(|age| ("authAge", RestrictedExpression::new_long(age))),
+    ];
+    RestrictedExpression::new_record(pairs.into_iter().flatten().map(|(k, v)| (k.to_owned(), v)))
+        .map_err(|_| NotExpressible)
 }
 
 /// The context of a control action; with the custody that it names for a tenant key.

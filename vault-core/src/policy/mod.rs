@@ -12,19 +12,22 @@ mod permit;
 #[cfg(feature = "prove")]
 pub mod prove;
 mod registry;
+mod request;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use action::{
-    Action, Approve, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt, GetApproval, GetDataset,
-    GetTenant, ListApprovals, ListDatasets, ListTenants, Opens, Reject, ResumeTenant, Rewrap, RotateDataKeys,
-    RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant,
+    Action, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt,
+    GetApproval, GetDataset, GetTenant, GrantConsent, ListApprovals, ListConsents, ListDatasets, ListGrants,
+    ListTenants, Opens, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey,
+    Seals, ShredSubject, ShredTenant, SuspendTenant, WithdrawConsent,
 };
-pub use authorizer::{Authorizer, ControlRequest, DataRequest, DatasetFacts, Facts, PERMIT_LIFETIME_MILLIS};
+pub use authorizer::{Authorizer, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub(crate) use entities::rfc3339;
 pub use guards::{GUARDS, GUARDS_REFUSE, Guard, NO_ERRORS, properties};
 pub use permit::Permit;
 pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};
+pub use request::{ConsentFacts, ConsentRequest, ControlRequest, DataRequest, DatasetFacts, Facts, GrantFacts};

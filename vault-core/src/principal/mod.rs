@@ -27,6 +27,7 @@
 //! ```
 
 mod bundle;
+mod end_user;
 mod error;
 mod path;
 mod pem;
@@ -39,6 +40,7 @@ use rustls_pki_types::CertificateDer;
 pub use bundle::{
     OperatorBundle, Operators, Plane, TrustBundle, UncoveredIssuers, WorkloadBundle, Workloads, check_planes_apart,
 };
+pub use end_user::EndUser;
 pub use error::IdentityError;
 pub use path::MAX_CHAIN;
 pub use pem::{certificates_from_pem, crls_from_pem};

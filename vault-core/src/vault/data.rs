@@ -1,5 +1,7 @@
 //! The data plane: encrypt, decrypt, rewrap, alone or in batches.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 
 use super::Vault;
@@ -9,11 +11,11 @@ use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
 use crate::keys::OpeningPlan;
 use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Rewrap};
-use crate::principal::Workload;
+use crate::principal::{EndUser, Workload};
 use crate::secret::SecretBytes;
 
 /// What a data call is about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Target {
     /// Whose data.
     pub tenant: TenantId,
@@ -23,6 +25,8 @@ pub struct Target {
     pub subject: Option<Subject>,
     /// Why; in the audit entry, and policies may demand a certain one.
     pub purpose: Purpose,
+    /// The end user for whom the workload asks, if there is one; policies may demand one.
+    pub end_user: Option<Arc<EndUser>>,
     /// Names the call in the audit log; make one with [`super::new_request_id`] where the caller brings none.
     pub request: RequestId,
 }
@@ -82,6 +86,7 @@ impl Vault {
             dataset: target.dataset.clone(),
             subject: target.subject.clone(),
             purpose: target.purpose.clone(),
+            end_user: target.end_user.clone(),
             request: target.request,
             items,
         };

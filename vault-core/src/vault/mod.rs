@@ -60,6 +60,7 @@
 //!     dataset: DatasetId::parse("customers")?,
 //!     subject: None,
 //!     purpose: Purpose::parse("billing")?,
+//!     end_user: None,
 //!     request: new_request_id()?,
 //! };
 //! let context = Context::from_pairs([("column", "iban")])?;

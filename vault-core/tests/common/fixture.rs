@@ -140,6 +140,7 @@ pub(crate) fn target(tenant_id: &str, dataset_id: &str, subject: Option<&str>) -
         dataset: dataset(dataset_id),
         subject: subject.map(|s| Subject::parse(s).unwrap()),
         purpose: Purpose::parse("billing").unwrap(),
+        end_user: None,
         request: new_request_id().unwrap(),
     }
 }

@@ -17,13 +17,20 @@ fn the_baseline_loads_and_knows_its_ids() {
     assert_eq!(
         set.ids(),
         [
+            "end-user-consents",
+            "end-user-withdraws-and-lists",
+            "never-consent-for-people-of-others",
+            "never-consent-without-mfa",
             "never-control-for-workloads",
             "never-data-for-people",
             "never-data-of-other-tenants",
             "never-data-of-suspended-tenants",
+            "never-release-confidential-without-end-user",
+            "never-release-restricted-without-fresh-mfa",
+            "never-release-without-consent",
+            "operator-by-two",
             "operator-manage",
             "operator-read",
-            "operator-shred",
             "workload-decrypt",
             "workload-encrypt",
             "workload-rewrap"
@@ -110,7 +117,7 @@ fn deep_long_and_many_are_refused_without_a_crash() {
 fn a_schema_of_other_shapes_is_refused() {
     let with = |from: &str, to: &str| {
         let text = BASELINE_SCHEMA.text.replace(from, to);
-        assert_ne!(text, BASELINE_SCHEMA.text, "{from}");
+        assert!(text != BASELINE_SCHEMA.text, "{from}");
         PolicySet::load(Source { name: "schema", text: &text }, &[])
     };
     for (from, to) in [
@@ -123,8 +130,18 @@ fn a_schema_of_other_shapes_is_refused() {
         ("custody?: { kind: String, roots: Set<String> }", "custody: { kind: String, roots: Set<String> }"),
         ("custody?: { kind: String, roots: Set<String> }", "custody?: { kind: String, roots: Set<Long> }"),
         ("        custody?: { kind: String, roots: Set<String> },\n", ""),
-        ("Encrypt, Decrypt, Rewrap in [Data]", "Encrypt, Rewrap in [Data]"),
-        ("Encrypt, Decrypt, Rewrap in [Data]", "Encrypt, Decrypt, Rewrap in [Control]"),
+        ("Encrypt, Rewrap in [Data]", "Encrypt in [Data]"),
+        ("Encrypt, Rewrap in [Data]", "Encrypt, Rewrap in [Control]"),
+        ("Encrypt, Rewrap in [Data]", "Encrypt, Rewrap in [Data, Control]"),
+        ("Encrypt, Rewrap in [Data]", "Encrypt, Rewrap in [Release]"),
+        ("Decrypt in [Release]", "Decrypt in [Data]"),
+        ("action Release in [Data];", "action Release;"),
+        ("WithdrawConsent, ListConsents in [Consent]", "WithdrawConsent, ListConsents in [Data]"),
+        ("consentRequired?: Bool", "consentRequired: Bool"),
+        ("endUser?: EndUserClaims", "endUser: EndUserClaims"),
+        ("acr?: String", "acr: String"),
+        ("authAge?: Long", "authAge?: datetime"),
+        ("        grantedRoles: Set<String>,\n", ""),
         ("action CreateDataset, GetDataset", "action CreateDataset"),
         ("action CreateDataset, GetDataset in [Control]", "action CreateDataset, GetDataset"),
         ("resource: Instance", "resource: [Workload]"),

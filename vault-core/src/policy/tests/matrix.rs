@@ -2,26 +2,32 @@
 //!
 //! `VAULT_TEST_UPDATE=1 cargo test -p vault-core policy::tests::matrix` writes the table anew; review the difference.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use ::cedar_policy::{Entities, Request, Schema};
 
 use super::*;
-use crate::policy::action::{CONTROL_ACTIONS, DATA_ACTIONS};
-use crate::policy::entities;
+use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS};
+use crate::policy::entities::{self, Asked};
 use crate::policy::registry::Description;
-use crate::principal::Operator;
+use crate::principal::{EndUser, Operator};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policy_matrix.txt");
 const HEAD: &str = "\
 # Every decision of the baseline policies. Made by the test policy::tests::matrix.
 #
 # Part 1: the authorizer. Workloads by the roles of their registry entry (`-` no role; `unlisted` in no entry), asking
-# for a tenant of their entry or another, which is active, suspended or absent, and a dataset that is there or not.
-# An operator asking for a data action, or a workload for a control action, does not compile.
+# for a tenant of their entry or another, which is active, suspended or absent, and a dataset that is there or not. Then
+# the same for datasets that demand more, by the end user whom the workload asks for (`mfa`: with a second factor;
+# `fresh`: a short time ago; `other`: of another tenant; `expired`), and whether a consent covers the purpose.
+# An operator asking for a data action or one on consents, or a workload for a control action, does not compile.
 # Part 2: the policies alone, without any guard in front of them, for every type of principal and every action.
 ";
-const ROLES: [&str; 5] = ["writer", "reader", "rewrapper", "writer+reader+rewrapper", "-"];
+const ROLES: [&str; 6] = ["writer", "reader", "rewrapper", "consent", "writer+reader+rewrapper", "-"];
+/// The workload of part 2 has all of them.
+const ALL_ROLES: [&str; 4] = ["writer", "reader", "rewrapper", "consent"];
 
 fn name(role: &str) -> String {
     format!("spiffe://prod.example/{}", role.replace('+', "-and-").replace('-', "_"))
@@ -72,6 +78,73 @@ fn data_rows<A: DataAction>(authorizer: &Authorizer, out: &mut String) {
     }
 }
 
+/// End users by what their token proves.
+fn end_users() -> Vec<(&'static str, Option<Arc<EndUser>>)> {
+    let user = |tenant, fresh_until| Arc::new(EndUser::for_test("ann", tenant, fresh_until));
+    let expired = EndUser::for_test("ann", "own", Some(NOW.plus_millis(1_000))).ending(NOW);
+    vec![
+        ("none", None),
+        ("user", Some(user("own", None))),
+        ("mfa", Some(user("own", Some(NOW)))),
+        ("fresh", Some(user("own", Some(NOW.plus_millis(1))))),
+        ("other", Some(user("foreign", Some(NOW.plus_millis(1))))),
+        ("expired", Some(Arc::new(expired))),
+    ]
+}
+
+fn consents(state: &str) -> Arc<[ConsentFacts]> {
+    let consent = |purpose: &str, from: u64, until: Option<Timestamp>| ConsentFacts {
+        id: ConsentId([1; 16]),
+        purposes: vec![Purpose::parse(purpose).unwrap()],
+        from: Timestamp(from),
+        until,
+    };
+    match state {
+        "given" => [consent("billing", NOW.0, Some(NOW.plus_millis(1)))].into(),
+        "other-purpose" => [consent("marketing", 0, None)].into(),
+        "ended" => [consent("billing", 0, Some(NOW))].into(),
+        "to-come" => [consent("billing", NOW.0 + 1, None)].into(),
+        _ => Arc::new([]),
+    }
+}
+
+/// Datasets that demand more.
+fn demanding_rows<A: DataAction>(authorizer: &Authorizer, out: &mut String) {
+    let who = Workload::for_test(&name("writer+reader+rewrapper"));
+    for classification in ["public", "confidential", "restricted"] {
+        for (user, end_user) in end_users() {
+            for consent in ["not-needed", "none", "given", "other-purpose", "ended", "to-come"] {
+                let dataset = DatasetFacts {
+                    classification: Some(classification.to_owned()),
+                    consent_required: consent != "not-needed",
+                    consents: consents(consent),
+                    ..DatasetFacts::default()
+                };
+                let facts = Facts { suspended: false, dataset: Some(dataset) };
+                let request = DataRequest { end_user: end_user.clone(), ..ask("own") };
+                let result = show(authorizer.authorize_data::<A>(&who, request, Some(&facts), NOW));
+                let action = A::NAME;
+                writeln!(out, "{action:<15} {classification:<24} {user:<8} {consent:<22} {result}").unwrap();
+            }
+        }
+    }
+}
+
+fn consent_rows<A: ConsentAction>(authorizer: &Authorizer, out: &mut String) {
+    for role in ROLES.into_iter().chain(["unlisted"]) {
+        let who = Workload::for_test(&name(role));
+        for tenant in ["own", "foreign"] {
+            for (user, end_user) in end_users() {
+                let Some(end_user) = end_user else { continue };
+                let tenant_id = TenantId::parse(tenant).unwrap();
+                let request = ConsentRequest { tenant: tenant_id, end_user, request: RequestId([0; 16]) };
+                let result = show(authorizer.authorize_consent::<A>(&who, request, NOW));
+                writeln!(out, "{:<15} {role:<24} {tenant:<8} {user:<22} {result}", A::NAME).unwrap();
+            }
+        }
+    }
+}
+
 fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
     let tenant = TenantId::parse("own").unwrap();
     let dataset = DatasetId::parse("orders").unwrap();
@@ -97,28 +170,36 @@ fn engine_rows(out: &mut String) {
     let all: ::cedar_policy::PolicySet = BASELINE_POLICIES.text.parse().unwrap();
     let (own, foreign) = (TenantId::parse("own").unwrap(), TenantId::parse("foreign").unwrap());
     let orders = DatasetId::parse("orders").unwrap();
-    let description = Description {
-        service: "s".into(),
-        environment: "e".into(),
-        roles: ["writer", "reader", "rewrapper"].map(str::to_owned).into(),
-    };
+    let description =
+        Description { service: "s".into(), environment: "e".into(), roles: ALL_ROLES.map(str::to_owned).into() };
     let workload = entities::workload(&name("w"), &description, [&own]).unwrap();
     let operator = entities::operator(ALICE).unwrap();
-    for action in DATA_ACTIONS.iter().chain(CONTROL_ACTIONS) {
-        let data = DATA_ACTIONS.contains(action);
+    let user = EndUser::for_test("ann", "own", Some(NOW.plus_millis(1)));
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
+        let (data, consent) = (DATA_ACTIONS.contains(action), CONSENT_ACTIONS.contains(action));
         for (who, principal) in [("workload", &workload), ("operator", &operator)] {
             for tenant in [&own, &foreign] {
                 for (state, suspended) in [("active", Some(false)), ("suspended", Some(true)), ("unknown", None)] {
                     let facts = suspended.map(|suspended| Facts { suspended, dataset: None });
                     let mut rows = vec![
                         ("vault", entities::instance().unwrap()),
-                        ("dataset", entities::dataset(tenant, &orders, None).unwrap()),
+                        ("dataset", entities::dataset(tenant, &orders, Some(&DatasetFacts::default())).unwrap()),
                     ];
                     let tenant_entity = entities::tenant(tenant, facts.as_ref()).unwrap();
                     rows.push(("tenant", tenant_entity.clone()));
                     for (kind, resource) in rows {
                         let context = if data {
-                            entities::data_context(NOW, &Purpose::parse("billing").unwrap(), false, 1)
+                            entities::data_context(&Asked {
+                                now: NOW,
+                                purpose: &Purpose::parse("billing").unwrap(),
+                                has_subject: false,
+                                items: 1,
+                                consent: false,
+                                granted_roles: &BTreeSet::new(),
+                                end_user: None,
+                            })
+                        } else if consent {
+                            entities::consent_context(NOW, &user)
                         } else {
                             entities::control_context(NOW, None)
                         };
@@ -157,6 +238,12 @@ fn table() -> String {
     data_rows::<Encrypt>(&authorizer, &mut out);
     data_rows::<Decrypt>(&authorizer, &mut out);
     data_rows::<Rewrap>(&authorizer, &mut out);
+    demanding_rows::<Encrypt>(&authorizer, &mut out);
+    demanding_rows::<Decrypt>(&authorizer, &mut out);
+    demanding_rows::<Rewrap>(&authorizer, &mut out);
+    consent_rows::<GrantConsent>(&authorizer, &mut out);
+    consent_rows::<WithdrawConsent>(&authorizer, &mut out);
+    consent_rows::<ListConsents>(&authorizer, &mut out);
     control_rows::<CreateTenant>(&authorizer, &mut out);
     control_rows::<GetTenant>(&authorizer, &mut out);
     control_rows::<ListTenants>(&authorizer, &mut out);
@@ -173,7 +260,10 @@ fn table() -> String {
     control_rows::<Approve>(&authorizer, &mut out);
     control_rows::<Reject>(&authorizer, &mut out);
     control_rows::<GetApproval>(&authorizer, &mut out);
-    for action in DATA_ACTIONS.iter().chain(CONTROL_ACTIONS) {
+    control_rows::<RequestGrant>(&authorizer, &mut out);
+    control_rows::<RevokeGrant>(&authorizer, &mut out);
+    control_rows::<ListGrants>(&authorizer, &mut out);
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
     out += "\n## Part 2\n";
@@ -201,16 +291,45 @@ fn no_row_lets_the_wrong_one_through() {
     let (first, second) = table.split_once("## Part 2").unwrap();
     let allowed = |part: &str| part.lines().filter(|l| l.contains(" allow ")).map(str::to_owned).collect::<Vec<_>>();
     let (first, second) = (allowed(first), allowed(second));
-    assert_eq!(first.len(), 6 + 17, "two workloads for each data action; each control action; one on two kinds");
-    for row in first.iter().filter(|row| DATA_ACTIONS.iter().any(|a| row.starts_with(a))) {
-        for part in ["own ", "active ", " dataset "] {
-            assert!(row.contains(part), "{row}");
+    let of = |actions: &[&str], row: &str| actions.iter().any(|a| row.starts_with(&format!("{a} ")));
+    let (mut plain, mut demanding, mut consents, mut control) = (0, 0, 0, 0);
+    for row in &first {
+        let fields: Vec<_> = row.split_whitespace().collect();
+        if of(DATA_ACTIONS, row) && ["public", "confidential", "restricted"].contains(&fields[1]) {
+            demanding += 1;
+            let (class, user, consent) = (fields[1], fields[2], fields[3]);
+            assert!(!["other", "expired"].contains(&user), "{row}");
+            if of(&["Decrypt"], row) {
+                assert!(["not-needed", "given"].contains(&consent), "{row}");
+                assert!(class != "confidential" || user != "none", "{row}");
+                assert!(class != "restricted" || user == "fresh", "{row}");
+            }
+        } else if of(DATA_ACTIONS, row) {
+            plain += 1;
+            assert!(["own ", "active ", " dataset "].iter().all(|part| row.contains(part)), "{row}");
+            assert!(!row.contains("operator"), "{row}");
+        } else if of(CONSENT_ACTIONS, row) {
+            consents += 1;
+            assert_eq!((fields[1], fields[2]), ("consent", "own"), "{row}");
+            assert!(["user", "mfa", "fresh"].contains(&fields[3]), "{row}");
+            assert!(!row.starts_with("Grant") || fields[3] == "fresh", "{row}");
+        } else {
+            control += 1;
+            assert!(row.contains(" operator "), "{row}");
         }
-        assert!(!row.contains("operator"), "{row}");
     }
+    assert_eq!(plain, 6, "two workloads for each data action");
+    assert_eq!(
+        demanding,
+        2 * 3 * 4 * 6 + 2 * (4 + 3 + 1),
+        "two that release nothing ask for nothing more, and Decrypt"
+    );
+    assert_eq!(consents, 1 + 3 + 3);
+    assert_eq!(control, CONTROL_ACTIONS.len() + 1, "each control action; one on two kinds");
     for row in second {
-        let data = DATA_ACTIONS.iter().any(|a| row.starts_with(a));
-        assert_eq!(data, row.contains(" workload "), "{row}");
+        let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
+        assert_eq!(data || consent, row.contains(" workload "), "{row}");
         assert!(!data || (row.contains(" own ") && row.contains(" active ")), "{row}");
+        assert!(!consent || row.contains(" own "), "{row}");
     }
 }

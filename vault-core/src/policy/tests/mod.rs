@@ -1,6 +1,7 @@
 //! Tests that need whole decisions.
 
 mod differential;
+mod end_users;
 mod load;
 mod matrix;
 mod refusals;
@@ -9,7 +10,7 @@ mod swap;
 
 use super::*;
 use crate::Error;
-use crate::id::{DatasetId, Purpose, RequestId, TenantId};
+use crate::id::{ConsentId, DatasetId, GrantId, Purpose, RequestId, TenantId};
 use crate::principal::Workload;
 use crate::time::Timestamp;
 
@@ -41,6 +42,7 @@ fn ask(tenant: &str) -> DataRequest {
         dataset: DatasetId::parse("orders").unwrap(),
         subject: None,
         purpose: Purpose::parse("billing").unwrap(),
+        end_user: None,
         request: RequestId([7; 16]),
         items: 1,
     }

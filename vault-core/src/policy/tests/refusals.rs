@@ -154,7 +154,8 @@ fn policies_see_what_is_known_of_the_dataset_and_the_workload() {
     let mut request = ask("acme");
     request.items = 3;
     request.subject = Some(Subject::parse("s").unwrap());
-    let described = DatasetFacts { classification: Some("pii".into()), residency: Some("eu".into()) };
+    let described =
+        DatasetFacts { classification: Some("pii".into()), residency: Some("eu".into()), ..DatasetFacts::default() };
     let who = Workload::for_test(BILLING);
     let with = |facts: DatasetFacts| {
         let facts = Facts { suspended: false, dataset: Some(facts) };
