@@ -6,6 +6,7 @@
 //! vault                      the façade: encrypt, decrypt, rewrap, tenants, datasets
 //!   backup                   a store's rows in one sealed file
 //!   keys                     root → tenant → data → record keys, cache, rotation
+//!     proof                  signed records of proofs about policy sets
 //!     kms · store            seams: root keys and rows, with the embedded implementations
 //!       audit                Recorded<P>: nothing is released before its entry is durable
 //!         policy             Permit<A>: the only way to reach a key
@@ -30,6 +31,8 @@ pub mod principal;
 pub mod policy;
 
 pub mod audit;
+
+pub mod proof;
 
 pub mod kms;
 pub mod store;

@@ -4,6 +4,7 @@ mod backup;
 mod commands;
 #[cfg(feature = "dev")]
 mod demo;
+mod policy;
 mod print;
 mod serve;
 
@@ -83,7 +84,7 @@ enum Command {
     Audit(AuditCommand),
     /// The policies.
     #[command(subcommand)]
-    Policy(PolicyCommand),
+    Policy(policy::PolicyCommand),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -114,16 +115,6 @@ enum AuditCommand {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    /// Load the schema, the policies and the registry that a configuration names.
-    Check {
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
-}
-
 /// Runs the command that the arguments name.
 pub(crate) fn run() -> ExitCode {
     vault_grpc::telemetry::quiet_panics();
@@ -146,7 +137,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
-        Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
+        Command::Policy(command) => policy::run(command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }
 }

@@ -149,6 +149,14 @@ impl LogSigner {
         &self.verifier
     }
 
+    /// A text, which ends with a newline, as a note signed with this key. The key of a log signs its notes through the log.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] without the locked memory that the key is in.
+    pub fn note(&self, text: &str) -> Result<String, Error> {
+        super::note::sign(text, self)
+    }
+
     pub(super) fn sign(&self, text: &[u8]) -> Result<[u8; 64], Error> {
         let signature = sign(self.key.get()?, text);
         scrub_stack();

@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 pub const MAX_POLICIES: usize = 1_000;
 /// How many entities a policy may follow from one to the next: `resource.tenant.suspended` is 2. All that can be
 /// reached in so many steps are given to the engine with each request, so none that a policy reads is missing.
-const DEREFERENCES: u32 = 2;
+pub(super) const DEREFERENCES: u32 = 2;
 
 /// A text and the name that errors call it by.
 #[derive(Debug, Clone, Copy)]
@@ -190,7 +190,7 @@ fn validate(
     }
 }
 
-const fn what_is_wrong(error: &ValidationError) -> &'static str {
+pub(super) const fn what_is_wrong(error: &ValidationError) -> &'static str {
     match error {
         ValidationError::UnrecognizedEntityType(_) => "it names an entity type that the schema does not have",
         ValidationError::UnrecognizedActionId(_) => "it names an action that the schema does not have",

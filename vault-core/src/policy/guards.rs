@@ -37,7 +37,15 @@ macro_rules! guard {
 pub const GUARDS: &[Guard] = &[
     guard!("only-workloads", true, "only workloads are allowed any data action"),
     guard!("own-tenants", false, "a workload is allowed data actions on its own tenants only"),
+    guard!("consent", false, "plaintext of a dataset that demands consent is released only with one"),
     guard!("active-tenants", false, "no data action is allowed on a suspended tenant"),
+    guard!(
+        "classified",
+        false,
+        "classified plaintext is released only for an end user, restricted only with fresh MFA"
+    ),
+    guard!("only-operators", true, "only operators are allowed any control action"),
+    guard!("own-consents", false, "consents are a tenant's own people's, through workloads of the tenant"),
 ];
 
 /// The property that no policy and no guard can fail to evaluate.

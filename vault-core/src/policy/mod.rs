@@ -5,6 +5,7 @@ mod action;
 mod authorizer;
 mod cedar;
 mod decision;
+mod diagnose;
 mod entities;
 mod guards;
 mod pattern;
@@ -12,6 +13,8 @@ mod permit;
 #[cfg(feature = "prove")]
 pub mod prove;
 mod registry;
+#[cfg(feature = "prove")]
+pub mod rehearse;
 mod request;
 mod scan;
 #[cfg(test)]
@@ -26,6 +29,7 @@ pub use action::{
 pub use authorizer::{Authorizer, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
+pub use diagnose::{Diagnostic, diagnose};
 pub(crate) use entities::rfc3339;
 pub use guards::{GUARDS, GUARDS_REFUSE, Guard, NO_ERRORS, properties};
 pub use permit::Permit;

@@ -118,6 +118,11 @@ fn text(value: &Value) -> String {
                 format!("{kind}::{}", text(&id))
             } else if let Some((function, argument)) = inner("__extn", "fn", "arg") {
                 format!("{function}({})", text(&argument))
+            } else if let Some((function, Value::Array(arguments))) = inner("__extn", "fn", "args") {
+                // A method: its first argument is what it is called on.
+                let mut arguments = arguments.iter().map(text);
+                let of = arguments.next().unwrap_or_default();
+                format!("{of}.{function}({})", arguments.collect::<Vec<_>>().join(", "))
             } else {
                 format!("{{{}}}", sorted(record.iter().map(|(k, v)| format!("{k}: {}", text(v))).collect()))
             }

@@ -17,6 +17,7 @@ mod example;
 mod properties;
 mod report;
 mod session;
+mod slice;
 mod solver;
 mod widen;
 
@@ -70,7 +71,8 @@ pub fn prove(question: &Question<'_>, solver: &SolverCommand, limits: Limits) ->
     match Solver::start(solver, limits) {
         Ok(solver) => {
             solver.version().clone_into(&mut report.solver);
-            match Session::new(solver, &widened) {
+            let actions = widened.schema.action_entities().ok();
+            match actions.as_ref().and_then(|actions| Session::new(solver, &widened, actions)) {
                 Some(mut session) => {
                     properties::prove(&mut session, &policies, &guards, &mut report);
                     report.changes = active.map(|active| changes::compare(&mut session, &active, &policies));

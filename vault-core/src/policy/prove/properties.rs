@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use cedar_policy::{ActionConstraint, Effect, Entities, Policy, PolicySet};
+use cedar_policy::{Effect, PolicySet};
 
 use super::report::Report;
-use super::session::{NotShown, Session};
+use super::session::{Compiled, NotShown, Session};
+use super::slice::covers;
 use super::widen::Environment;
 use crate::policy::guards::{GUARDS_REFUSE, Guard, NO_ERRORS, of_permits};
 
@@ -14,9 +15,6 @@ const EVERYTHING: &str = "permit (principal, action, resource);";
 
 /// Asks everything and puts the answers into the report.
 pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guard, PolicySet)], report: &mut Report) {
-    let Ok(actions) = session.widened.schema.action_entities() else {
-        return report.all_unknown("the schema's actions cannot be listed");
-    };
     let permits = set.policies().filter(|policy| policy.effect() == Effect::Permit).cloned();
     let (Ok(permits), Ok(everything)) = (PolicySet::from_policies(permits), EVERYTHING.parse::<PolicySet>()) else {
         return report.all_unknown("the policies cannot be separated");
@@ -24,31 +22,28 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
     let mut refuses = HashSet::new();
     let widened = session.widened;
     for environment in &widened.environments {
-        never_errors(session, set.policies(), environment, report);
-        let about = |guard: &PolicySet| guard.policies().all(|policy| covers(policy, environment, &actions));
         let compiled = session.compile(set, environment);
-        let permits = session.compile(&permits, environment);
-        let everything = session.compile(&everything, environment);
-        match compiled.as_ref().map_err(Clone::clone).and_then(|set| session.denies_all(set, environment)) {
+        never_errors(session, &compiled, environment, report);
+        match with(&compiled, |set| session.denies_all(set, environment)) {
             Ok(()) => report.never.push(environment.name.clone()),
             Err(NotShown::Refuted(_)) => {}
             Err(unknown) => report.not_shown(NO_ERRORS, environment, unknown),
         }
-        for (guard, text) in guards.iter().filter(|(_, text)| about(text)) {
-            never_errors(session, text.policies(), environment, report);
-            let text = session.compile(text, environment);
-            let mut keeps = |property: &str, set| match (set, &text) {
-                (Ok(set), Ok(text)) => report.shown(property, environment, session.implies(set, text, environment)),
-                (Err(why), _) | (_, Err(why)) => report.not_shown(property, environment, NotShown::clone(why)),
-            };
-            keeps(guard.id, compiled.as_ref());
-            if guard.of_permits {
-                keeps(&of_permits(guard.id), permits.as_ref());
+        let permits = session.compile(&permits, environment);
+        let everything = session.compile(&everything, environment);
+        for (guard, text) in guards {
+            if !text.policies().all(|policy| covers(policy, &environment.request, session.actions)) {
+                continue;
             }
-            if !refuses.contains(guard.id)
-                && let (Ok(everything), Ok(text)) = (&everything, &text)
-            {
-                match session.implies(everything, text, environment) {
+            let text = session.compile(text, environment);
+            never_errors(session, &text, environment, report);
+            let mut keeps = |set| with(set, |set| with(&text, |text| session.implies(set, text, environment)));
+            report.shown(guard.id, environment, keeps(&compiled));
+            if guard.of_permits {
+                report.shown(&of_permits(guard.id), environment, keeps(&permits));
+            }
+            if !refuses.contains(guard.id) {
+                match keeps(&everything) {
                     Ok(()) => {}
                     Err(NotShown::Refuted(_)) => {
                         refuses.insert(guard.id);
@@ -64,23 +59,14 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
     }
 }
 
-fn never_errors<'p>(
-    session: &mut Session<'_>,
-    policies: impl Iterator<Item = &'p Policy>,
-    environment: &Environment,
-    report: &mut Report,
-) {
-    // One answer for the environment: the first policy that can fail is enough, and there are many.
-    let answer = policies.into_iter().try_for_each(|policy| session.never_errors(policy, environment));
-    report.shown(NO_ERRORS, environment, answer);
+type Formulas<'a> = Result<Compiled<'a>, NotShown>;
+
+fn with<'a>(set: &Formulas<'a>, ask: impl FnOnce(&Compiled<'a>) -> Result<(), NotShown>) -> Result<(), NotShown> {
+    set.as_ref().map_err(Clone::clone).and_then(ask)
 }
 
-/// Whether a guard is about the kind of request: its scope names the action, or a group that the action is in.
-fn covers(guard: &Policy, environment: &Environment, actions: &Entities) -> bool {
-    let action = environment.request.action();
-    match guard.action_constraint() {
-        ActionConstraint::Any => true,
-        ActionConstraint::Eq(of) => of == *action,
-        ActionConstraint::In(of) => of.iter().any(|of| of == action || actions.is_ancestor_of(of, action)),
-    }
+fn never_errors(session: &mut Session<'_>, set: &Formulas<'_>, environment: &Environment, report: &mut Report) {
+    // One answer for the kind of request: the first policy that can fail is enough, and there are many.
+    let answer = with(set, |set| set.policies().try_for_each(|policy| session.never_errors(policy, environment)));
+    report.shown(NO_ERRORS, environment, answer);
 }

@@ -1,5 +1,6 @@
 //! What a proof found, for people and as JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -143,8 +144,12 @@ impl fmt::Display for Report {
                 not_proven(f, &finding.environment, finding.counterexample.as_ref(), finding.unknown)?;
             }
         }
-        for name in &self.never {
-            writeln!(f, "note     nothing is ever allowed: {name}")?;
+        let mut never: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (principal, asked) in self.never.iter().filter_map(|name| name.split_once(", ")) {
+            never.entry(principal).or_default().push(asked);
+        }
+        for (principal, asked) in never {
+            writeln!(f, "note     {principal} is never allowed: {}", asked.join("; "))?;
         }
         let changes = self.changes.iter().flatten();
         for change in changes.clone().filter(|change| !change.is_unchanged()) {

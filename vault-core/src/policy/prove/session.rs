@@ -1,11 +1,12 @@
 //! Questions to the solver about one kind of request, each with an answer that the authorizer has confirmed.
 
-use cedar_policy::{Policy, PolicySet};
+use cedar_policy::{Entities, Policy, PolicySet};
 use cedar_policy_symcc::err::Error as SymError;
 use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet};
 use futures_util::FutureExt as _;
 
 use super::example::{Counterexample, Replay};
+use super::slice::{same, slice};
 use super::solver::Solver;
 use super::widen::{Environment, Widened};
 use crate::policy::authorizer::{NOT_EVALUATED, Verdict};
@@ -23,21 +24,30 @@ const MISMATCH: NotShown = NotShown::Unknown("the authorizer decides the solver'
 const NOT_TYPED: NotShown =
     NotShown::Unknown("a policy is not well-typed there: let it ask `principal is Vault::Workload` first");
 
-/// A policy set as formulas, together with itself.
+/// A policy set as formulas of its slice, together with the whole of it: what is found is asked of the whole.
 pub(super) struct Compiled<'a> {
-    pub(super) policies: &'a PolicySet,
+    whole: &'a PolicySet,
+    slice: PolicySet,
     formulas: CompiledPolicySet,
+}
+
+impl Compiled<'_> {
+    /// The policies that can apply.
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.slice.policies()
+    }
 }
 
 /// A solver and what it is asked about.
 pub(super) struct Session<'a> {
     solver: CedarSymCompiler<Solver>,
     pub(super) widened: &'a Widened,
+    pub(super) actions: &'a Entities,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(solver: Solver, widened: &'a Widened) -> Option<Self> {
-        Some(Self { solver: CedarSymCompiler::new(solver).ok()?, widened })
+    pub(super) fn new(solver: Solver, widened: &'a Widened, actions: &'a Entities) -> Option<Self> {
+        Some(Self { solver: CedarSymCompiler::new(solver).ok()?, widened, actions })
     }
 
     /// The formulas of a set for one kind of request.
@@ -46,8 +56,10 @@ impl<'a> Session<'a> {
         policies: &'p PolicySet,
         environment: &Environment,
     ) -> Result<Compiled<'p>, NotShown> {
-        let formulas = CompiledPolicySet::compile(policies, &environment.request, &self.widened.schema);
-        Ok(Compiled { policies, formulas: formulas.map_err(|error| self.unknown(&error))? })
+        let slice = slice(policies, &environment.request, self.actions);
+        let slice = slice.ok_or(NotShown::Unknown("the policies cannot be sliced"))?;
+        let formulas = CompiledPolicySet::compile(&slice, &environment.request, &self.widened.schema);
+        Ok(Compiled { whole: policies, slice, formulas: formulas.map_err(|error| self.unknown(&error))? })
     }
 
     /// Whether everything that `set` allows, `guard` allows. The counterexample is one that the authorizer allows under
@@ -61,7 +73,7 @@ impl<'a> Session<'a> {
         let answer = self.solver.check_implies_with_counterexample_opt(&set.formulas, &guard.formulas).now_or_never();
         let Some(found) = self.answer(answer)? else { return Ok(()) };
         let replay = Replay::new(&self.widened.schema, environment, found);
-        let (allows, refuses) = (replay.ask(set.policies), replay.ask(guard.policies));
+        let (allows, refuses) = (replay.ask(set.whole), replay.ask(guard.whole));
         match (allows, refuses) {
             (Ok(Verdict { refused: None, policies }), Ok(Verdict { refused: Some(_), .. })) => {
                 Err(refuted(&replay, policies))
@@ -72,6 +84,9 @@ impl<'a> Session<'a> {
 
     /// Whether two sets allow the same.
     pub(super) fn equivalent(&mut self, a: &Compiled<'_>, b: &Compiled<'_>) -> Result<bool, NotShown> {
+        if same(&a.slice, &b.slice) {
+            return Ok(true);
+        }
         let answer = self.solver.check_equivalent_opt(&a.formulas, &b.formulas).now_or_never();
         self.answer(answer)
     }
@@ -81,7 +96,7 @@ impl<'a> Session<'a> {
         let answer = self.solver.check_always_denies_with_counterexample_opt(&set.formulas).now_or_never();
         let Some(found) = self.answer(answer)? else { return Ok(()) };
         let replay = Replay::new(&self.widened.schema, environment, found);
-        match replay.ask(set.policies) {
+        match replay.ask(set.whole) {
             Ok(Verdict { refused: None, policies }) => Err(refuted(&replay, policies)),
             _ => Err(MISMATCH),
         }
