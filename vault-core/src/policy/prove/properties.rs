@@ -20,8 +20,11 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
         return report.all_unknown("the policies cannot be separated");
     };
     let mut refuses = HashSet::new();
-    let widened = session.widened;
+    let (widened, actions) = (session.widened, session.actions);
     for environment in &widened.environments {
+        if let Some(fault) = session.fault() {
+            return report.abandon(fault);
+        }
         let compiled = session.compile(set, environment);
         never_errors(session, &compiled, environment, report);
         match with(&compiled, |set| session.denies_all(set, environment)) {
@@ -29,21 +32,20 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
             Err(NotShown::Refuted(_)) => {}
             Err(unknown) => report.not_shown(NO_ERRORS, environment, unknown),
         }
+        let about = |text: &PolicySet| text.policies().all(|policy| covers(policy, &environment.request, actions));
         let permits = session.compile(&permits, environment);
-        let everything = session.compile(&everything, environment);
-        for (guard, text) in guards {
-            if !text.policies().all(|policy| covers(policy, &environment.request, session.actions)) {
-                continue;
-            }
+        for (guard, text) in guards.iter().filter(|(_, text)| about(text)) {
             let text = session.compile(text, environment);
             never_errors(session, &text, environment, report);
-            let mut keeps = |set| with(set, |set| with(&text, |text| session.implies(set, text, environment)));
+            let mut keeps =
+                |set: &Formulas<'_>| with(set, |set| with(&text, |text| session.implies(set, text, environment)));
             report.shown(guard.id, environment, keeps(&compiled));
             if guard.of_permits {
                 report.shown(&of_permits(guard.id), environment, keeps(&permits));
             }
             if !refuses.contains(guard.id) {
-                match keeps(&everything) {
+                let everything = session.compile(&everything, environment);
+                match with(&everything, |set| with(&text, |text| session.implies(set, text, environment))) {
                     Ok(()) => {}
                     Err(NotShown::Refuted(_)) => {
                         refuses.insert(guard.id);
@@ -53,6 +55,9 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
                 }
             }
         }
+    }
+    if let Some(fault) = session.fault() {
+        return report.abandon(fault);
     }
     for (guard, _) in guards.iter().filter(|(guard, _)| !refuses.contains(guard.id)) {
         report.unknown(GUARDS_REFUSE, guard.id, "the guard refuses nothing: either it or the solver says nothing");

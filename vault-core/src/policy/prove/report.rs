@@ -110,6 +110,15 @@ impl Report {
         }
     }
 
+    /// For a solver that is gone: what it refuted stays, all else is unknown.
+    pub(super) fn abandon(&mut self, why: &'static str) {
+        for property in &mut self.properties {
+            property.findings.retain(|finding| finding.counterexample.is_some());
+        }
+        self.never.clear();
+        self.all_unknown(why);
+    }
+
     fn find(&mut self, property: &str, finding: Finding) {
         if let Some(found) = self.properties.iter_mut().find(|p| p.id == property)
             && !found.findings.contains(&finding)

@@ -2,7 +2,7 @@
 
 use cedar_policy::{Entities, Policy, PolicySet};
 use cedar_policy_symcc::err::Error as SymError;
-use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet};
+use cedar_policy_symcc::{CedarSymCompiler, CompiledPolicy, CompiledPolicySet, CompiledSchema, SymEnv};
 use futures_util::FutureExt as _;
 
 use super::example::{Counterexample, Replay};
@@ -41,13 +41,26 @@ impl Compiled<'_> {
 /// A solver and what it is asked about.
 pub(super) struct Session<'a> {
     solver: CedarSymCompiler<Solver>,
+    /// The schema's part of the formulas, which all kinds of requests share.
+    symbols: CompiledSchema,
     pub(super) widened: &'a Widened,
     pub(super) actions: &'a Entities,
 }
 
 impl<'a> Session<'a> {
     pub(super) fn new(solver: Solver, widened: &'a Widened, actions: &'a Entities) -> Option<Self> {
-        Some(Self { solver: CedarSymCompiler::new(solver).ok()?, widened, actions })
+        let symbols = CompiledSchema::new(&widened.schema).ok()?;
+        Some(Self { solver: CedarSymCompiler::new(solver).ok()?, symbols, widened, actions })
+    }
+
+    /// Why the solver no longer answers.
+    pub(super) fn fault(&self) -> Option<&'static str> {
+        self.solver.solver().fault().map(|fault| fault.0)
+    }
+
+    /// The symbols of a kind of request: those that the compiler itself would make, from the part that is shared.
+    fn symbols(&self, environment: &Environment) -> Result<SymEnv, NotShown> {
+        self.symbols.sym_env(&environment.request).map_err(|error| self.unknown(&error))
     }
 
     /// The formulas of a set for one kind of request.
@@ -58,7 +71,8 @@ impl<'a> Session<'a> {
     ) -> Result<Compiled<'p>, NotShown> {
         let slice = slice(policies, &environment.request, self.actions);
         let slice = slice.ok_or(NotShown::Unknown("the policies cannot be sliced"))?;
-        let formulas = CompiledPolicySet::compile(&slice, &environment.request, &self.widened.schema);
+        let (request, schema, symbols) = (&environment.request, &self.widened.schema, self.symbols(environment)?);
+        let formulas = CompiledPolicySet::compile_with_custom_symenv(&slice, request, schema, symbols);
         Ok(Compiled { whole: policies, slice, formulas: formulas.map_err(|error| self.unknown(&error))? })
     }
 
@@ -105,7 +119,8 @@ impl<'a> Session<'a> {
     /// Whether a policy can always be evaluated; the counterexample is a request that the authorizer refuses because it
     /// cannot.
     pub(super) fn never_errors(&mut self, policy: &Policy, environment: &Environment) -> Result<(), NotShown> {
-        let compiled = CompiledPolicy::compile(policy, &environment.request, &self.widened.schema);
+        let (request, schema, symbols) = (&environment.request, &self.widened.schema, self.symbols(environment)?);
+        let compiled = CompiledPolicy::compile_with_custom_symenv(policy, request, schema, symbols);
         let compiled = compiled.map_err(|error| self.unknown(&error))?;
         let answer = self.solver.check_never_errors_with_counterexample_opt(&compiled).now_or_never();
         let Some(found) = self.answer(answer)? else { return Ok(()) };
@@ -123,8 +138,8 @@ impl<'a> Session<'a> {
     }
 
     fn unknown(&self, error: &SymError) -> NotShown {
-        if let Some(fault) = self.solver.solver().fault() {
-            return NotShown::Unknown(fault.0);
+        if let Some(fault) = self.fault() {
+            return NotShown::Unknown(fault);
         }
         match error {
             SymError::PolicyNotWellTyped { .. } => NOT_TYPED,

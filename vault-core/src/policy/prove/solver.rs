@@ -129,7 +129,7 @@ impl Solver {
         spawn().name("solver input".into()).spawn(writer).map_err(|_| MISSING)?;
         spawn().name("solver output".into()).spawn(reader).map_err(|_| MISSING)?;
         solver.script.extend_from_slice(b"(get-info :version)\n");
-        let deadline = Instant::now() + START;
+        let deadline = Instant::now() + START.min(limits.total);
         solver.send(deadline)?;
         let said = solver.line(deadline)?;
         let version = said.trim().strip_prefix("(:version \"").and_then(|rest| rest.strip_suffix("\")"));

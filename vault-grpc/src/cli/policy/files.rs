@@ -11,7 +11,7 @@ use vault_grpc::config::{Config, ConfigError, cannot_read};
 const MAX_TEXT: u64 = 2 * 1024 * 1024;
 
 #[derive(Debug, Args)]
-pub(super) struct Files {
+pub(in crate::cli) struct Files {
     /// A gateway's configuration: the schema, policies and registry that it names.
     #[arg(long, required_unless_present = "policies", conflicts_with_all = ["schema", "policies", "registry"])]
     config: Option<PathBuf>,

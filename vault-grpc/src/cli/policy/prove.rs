@@ -21,7 +21,7 @@ use super::files::{Files, Named, Texts, all};
 use super::{exit, failed, json, print, wrong_usage};
 
 #[derive(Debug, Args)]
-pub(super) struct Options {
+pub(in crate::cli) struct Options {
     #[command(flatten)]
     files: Files,
     /// Policy files that are active now: say for each kind of request what changes.
