@@ -1,5 +1,5 @@
 //! Proofs about policy sets with a real solver, and with solvers that fail in every way.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stdout, reason = "tests")]
 
 mod faults;
 mod mutants;

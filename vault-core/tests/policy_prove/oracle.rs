@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr as _;
 
-use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request};
+use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, Schema};
 use serde_json::{Value, json};
 
 /// One request, and the property that allowing it would break.
@@ -29,7 +29,13 @@ fn end_user(of: &str, mfa: bool, fresh: bool) -> Value {
 const WORKLOAD: &str = r#"Vault::Workload::"w""#;
 const OPERATOR: &str = r#"Vault::Operator::"o""#;
 
-fn trial(who: &str, action: &str, resource: &str, context: Value, dataset: &Value, suspended: bool) -> Trial {
+fn trial(
+    schema: &Schema,
+    (who, action, resource): (&str, &str, &str),
+    context: Value,
+    dataset: &Value,
+    suspended: bool,
+) -> Trial {
     let of = if resource.contains("foreign") { "foreign" } else { "own" };
     let entities = json!([
         { "uid": { "type": "Vault::Workload", "id": "w" }, "parents": [], "attrs": {
@@ -39,18 +45,17 @@ fn trial(who: &str, action: &str, resource: &str, context: Value, dataset: &Valu
         { "uid": { "type": "Vault::Tenant", "id": of }, "parents": [], "attrs": { "suspended": suspended } },
         { "uid": { "type": "Vault::Dataset", "id": format!("{of}/d") }, "parents": [], "attrs": dataset },
     ]);
-    let schema = vault_core::policy::BASELINE_SCHEMA.text;
-    let (schema, _) = cedar_policy::Schema::from_cedarschema_str(schema).unwrap();
     let action = uid(&format!("Vault::Action::\"{action}\""));
-    let context = Context::from_json_value(context, Some((&schema, &action))).unwrap();
+    let context = Context::from_json_value(context, Some((schema, &action))).unwrap();
     let request = Request::new(uid(who), action, uid(resource), context, None).unwrap();
     // With the schema, so that the groups of actions are there.
-    let entities = Entities::from_json_value(entities, Some(&schema)).unwrap();
+    let entities = Entities::from_json_value(entities, Some(schema)).unwrap();
     Trial { request, entities, breaks: Vec::new() }
 }
 
 /// Requests of every kind that matters, each with what it would break.
 pub(crate) fn trials() -> Vec<Trial> {
+    let (schema, _) = Schema::from_cedarschema_str(vault_core::policy::BASELINE_SCHEMA.text).unwrap();
     let mut trials = Vec::new();
     let users = [
         None,
@@ -72,8 +77,8 @@ pub(crate) fn trials() -> Vec<Trial> {
                 if let Some((of, mfa, fresh)) = user {
                     context["endUser"] = end_user(of, mfa, fresh);
                 }
-                let mut trial =
-                    trial(who, action, &format!("Vault::Dataset::\"{of}/d\""), context, &dataset, suspended);
+                let about = format!("Vault::Dataset::\"{of}/d\"");
+                let mut trial = trial(&schema, (who, action, &about), context, &dataset, suspended);
                 let present = user.is_some_and(|(tenant, ..)| tenant == of);
                 let fresh = present && user.is_some_and(|(.., fresh)| fresh);
                 let release = action == "Decrypt";
@@ -94,7 +99,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             for (action, user) in ["GrantConsent", "ListConsents"].into_iter().flat_map(|a| users.map(|u| (a, u))) {
                 let Some((tenant, mfa, fresh)) = user else { continue };
                 let context = json!({ "now": "2026-11-24T12:00:00Z", "endUser": end_user(tenant, mfa, fresh) });
-                let mut trial = trial(who, action, &resource, context, &dataset, false);
+                let mut trial = trial(&schema, (who, action, &resource), context, &dataset, false);
                 if operator || of == "foreign" || tenant != of || (action == "GrantConsent" && !mfa) {
                     trial.breaks.push("own-consents");
                 }
@@ -102,7 +107,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             }
             for action in ["SuspendTenant", "GetTenant", "ShredTenant"] {
                 let context = json!({ "now": "2026-11-24T12:00:00Z" });
-                let mut trial = trial(who, action, &resource, context, &dataset, false);
+                let mut trial = trial(&schema, (who, action, &resource), context, &dataset, false);
                 if !operator {
                     trial.breaks.push("only-operators");
                 }

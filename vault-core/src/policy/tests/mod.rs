@@ -1,5 +1,6 @@
 //! Tests that need whole decisions.
 
+mod diagnose;
 mod differential;
 mod end_users;
 mod load;
