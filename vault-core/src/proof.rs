@@ -10,8 +10,7 @@ use ring::digest::{Context, SHA256};
 
 use crate::audit::LogVerifier;
 use crate::error::Error;
-use crate::policy::{GUARDS, Source, properties, rfc3339};
-use crate::time::Timestamp;
+use crate::policy::{GUARDS, Source, properties};
 
 const TITLE: &str = "blindvault policy proof v1";
 /// What made the proof, as records name it: the versions that decide what a proof means.
@@ -50,7 +49,7 @@ impl ProofText {
         report: &crate::policy::prove::Report,
         schema: Source<'_>,
         policies: &[Source<'_>],
-        at: Timestamp,
+        at: crate::time::Timestamp,
     ) -> Result<Self, Error> {
         if !report.is_proven() {
             return Err(Error::FailedPrecondition("the policy set is not proven; see the report"));
@@ -64,7 +63,7 @@ impl ProofText {
             environments: report.environments.len(),
             never: report.never.len(),
             properties: report.properties.iter().map(|p| (p.id.clone(), p.proven)).collect(),
-            time: rfc3339(at).unwrap_or_else(|| "never".to_owned()),
+            time: crate::policy::rfc3339(at).unwrap_or_else(|| "never".to_owned()),
         })
     }
 

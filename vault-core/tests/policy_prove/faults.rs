@@ -82,6 +82,19 @@ fn one_that_says_no_version_proves_nothing() {
 }
 
 #[test]
+fn a_proof_ends_in_time_whatever_the_solver_does() {
+    // Each answer comes in time for a query, all together do not.
+    let command = script(&format!("{VERSION} '(check-sat)') sleep 0.1; echo unknown;;"));
+    let limits = Limits { total: Duration::from_millis(900), ..SHORT };
+    let question = Question { schema: BASELINE_SCHEMA, policies: &[BASELINE_POLICIES], active: None };
+    let report = prove(&question, &command, limits).unwrap();
+    assert!(!report.is_proven());
+    assert!(
+        findings(&report).all(|finding| finding.unknown.is_some_and(|why| why.contains("time for the whole proof")))
+    );
+}
+
+#[test]
 fn one_that_is_unsure_proves_nothing() {
     let report = run(&script(&format!("{VERSION} '(check-sat)') echo unknown;;")));
     assert!(findings(&report).any(|finding| finding.unknown == Some("the solver does not know within its time")));

@@ -35,6 +35,9 @@ pub(super) fn compare(session: &mut Session<'_>, active: &PolicySet, proposed: &
 
 fn change(session: &mut Session<'_>, active: &PolicySet, proposed: &PolicySet, environment: &Environment) -> Change {
     let mut change = Change { environment: environment.name.clone(), widened: None, narrowed: None, unknown: None };
+    if let Some(why) = session.is_over() {
+        return unknown(change, &NotShown::Unknown(why));
+    }
     let both = session.compile(active, environment).and_then(|a| Ok((a, session.compile(proposed, environment)?)));
     let (active, proposed) = match both {
         Ok(both) => both,

@@ -1,10 +1,10 @@
 //! Proofs about policy sets, for all requests at once: what `policy prove` does before a set is activated.
 //!
-//! The schema is widened so that every type of principal may request every action ([`widen`]). For each kind of request
+//! The schema is widened so that every type of principal may request every action (`widen`). For each kind of request
 //! that it then knows, Cedar's symbolic compiler turns the set and the guards ([`super::GUARDS`]) into formulas, and an
-//! SMT solver looks for a request that the set allows and a guard refuses ([`session`]). If there is none, every
+//! SMT solver looks for a request that the set allows and a guard refuses (`session`). If there is none, every
 //! well-typed request with all the entities that it refers to is covered. If there is one, it is asked again of the code
-//! that decides in a gateway ([`example`]), so what a report shows is what would happen.
+//! that decides in a gateway (`example`), so what a report shows is what would happen.
 //!
 //! Nothing is taken for proven that was not: a solver that is missing, slow, killed or unsure, or whose counterexample
 //! the authorizer does not confirm, makes the report say so, and [`Report::is_proven`] false.

@@ -22,7 +22,7 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
     let mut refuses = HashSet::new();
     let (widened, actions) = (session.widened, session.actions);
     for environment in &widened.environments {
-        if let Some(fault) = session.fault() {
+        if let Some(fault) = session.is_over() {
             return report.abandon(fault);
         }
         let compiled = session.compile(set, environment);
@@ -56,7 +56,7 @@ pub(super) fn prove(session: &mut Session<'_>, set: &PolicySet, guards: &[(&Guar
             }
         }
     }
-    if let Some(fault) = session.fault() {
+    if let Some(fault) = session.is_over() {
         return report.abandon(fault);
     }
     for (guard, _) in guards.iter().filter(|(guard, _)| !refuses.contains(guard.id)) {

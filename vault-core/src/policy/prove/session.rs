@@ -54,8 +54,14 @@ impl<'a> Session<'a> {
     }
 
     /// Why the solver no longer answers.
-    pub(super) fn fault(&self) -> Option<&'static str> {
+    fn fault(&self) -> Option<&'static str> {
         self.solver.solver().fault().map(|fault| fault.0)
+    }
+
+    /// [`Self::fault`], also if the time for the whole proof is over.
+    pub(super) fn is_over(&mut self) -> Option<&'static str> {
+        self.solver.solver_mut().end_in_time();
+        self.fault()
     }
 
     /// The symbols of a kind of request: those that the compiler itself would make, from the part that is shared.

@@ -150,6 +150,13 @@ impl Solver {
         self.fault
     }
 
+    /// Ends it if the time for the whole proof is over: the proof itself takes time between its queries, too.
+    pub(super) fn end_in_time(&mut self) {
+        if self.fault.is_none() && Instant::now() >= self.end {
+            let _: Result<(), Fault> = self.fail(SPENT);
+        }
+    }
+
     fn pid(&self) -> Option<Pid> {
         i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
     }
