@@ -2,6 +2,8 @@
 //! (`src/bin/`). Here: what both share.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot work must stop")]
 
+pub mod policies;
+
 use ring::aead::{AES_256_GCM, LessSafeKey, Nonce, UnboundKey};
 use vault_core::envelope::{Context, DataKey, Scope};
 use vault_core::id::{DatasetId, KeyId, KeyVersion, TenantId};

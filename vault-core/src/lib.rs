@@ -12,12 +12,13 @@
 //!         policy             Permit<A>: the only way to reach a key
 //!           principal · envelope
 //!             crypto
-//!               secret · id · custody · time · error · fs
+//!               secret · id · custody · time · error · failpoint · fs
 //! ```
 
 mod base64_bytes;
 pub mod custody;
 pub mod error;
+pub mod failpoint;
 pub mod fs;
 pub mod id;
 pub mod secret;

@@ -8,30 +8,27 @@
     reason = "a test fails by panicking, and says what it measured"
 )]
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{People, because, call, context, dataset, open_vault_on, target, tenant};
-use pg_bed::{Database, INSTANCE, root, settings, tcp};
+use fixture::{People, call, tenant};
+use pg_bed::{Database, root, settings, tcp};
+use pg_gateway::{Gateway, PATIENCE};
 use pollster::block_on;
 use proxy::Proxy;
+use vault_core::Error;
 use vault_core::error::{Check, Dependency};
-use vault_core::fs::OsFs;
-use vault_core::id::{KeyVersion, Reason, Subject};
-use vault_core::keys::{ApprovalState, CacheSettings, Seen};
-use vault_core::kms::Roots;
-use vault_core::principal::{Operator, Workload};
-use vault_core::store::{PostgresSettings, PostgresStore};
-use vault_core::time::SystemClock;
-use vault_core::vault::{DecryptRequest, EncryptRequest};
-use vault_core::{Error, Vault};
+use vault_core::id::KeyVersion;
+use vault_core::keys::ApprovalState;
+use vault_core::store::PostgresSettings;
 
 #[path = "common/fixture.rs"]
 mod fixture;
 #[path = "common/pg_bed.rs"]
 mod pg_bed;
+#[path = "common/pg_gateway.rs"]
+mod pg_gateway;
 #[path = "common/pki.rs"]
 mod pki;
 #[path = "common/postgres.rs"]
@@ -40,112 +37,33 @@ mod postgres;
 mod proxy;
 
 const LEASE: Duration = Duration::from_secs(4);
-/// Longer than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A vault with an audit log of its own.
-struct Gateway {
-    vault: Vault,
-    billing: Workload,
-    alice: Operator,
-    reason: Reason,
-    _dir: tempfile::TempDir,
-}
-
-impl Gateway {
-    fn start(people: &People, root: &Arc<Roots>, settings: PostgresSettings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let store = block_on(PostgresStore::open(settings, Arc::clone(root), INSTANCE)).unwrap();
-        let vault = open_vault_on(
-            Arc::new(store),
-            Arc::new(OsFs),
-            dir.path(),
-            Arc::new(SystemClock),
-            CacheSettings::default(),
-            Arc::clone(root),
-        );
-        let (billing, alice) = (people.workload("/ns/shop/sa/billing"), people.operator("alice"));
-        Self { vault, billing, alice, reason: because(), _dir: dir }
-    }
-
-    /// Makes the tenant and its dataset.
-    fn set_up(&self) {
-        block_on(self.vault.create_tenant(&call(&self.alice, &self.reason), &tenant("acme"))).unwrap();
-        let at = (&tenant("acme"), &dataset("customers"));
-        block_on(self.vault.create_dataset(&call(&self.alice, &self.reason), at, None, None)).unwrap();
-    }
-
-    fn encrypt(&self, subject: Option<&str>) -> Result<Vec<u8>, Error> {
-        let target = target("acme", "customers", subject);
-        let request = EncryptRequest { target: &target, context: &context(), plaintext: b"plain" };
-        block_on(self.vault.encrypt(&self.billing, request)).map(|sealed| sealed.envelope)
-    }
-
-    fn decrypt(&self, envelope: &[u8]) -> Result<(), Error> {
-        let target = target("acme", "customers", None);
-        let request = DecryptRequest { target: &target, context: &context(), envelope };
-        let opened = block_on(self.vault.decrypt(&self.billing, request))?;
-        assert_eq!(opened.plaintext.expose(), b"plain");
-        Ok(())
-    }
-
-    fn suspend(&self) {
-        block_on(self.vault.suspend_tenant(&call(&self.alice, &self.reason), &tenant("acme"), None)).unwrap();
-    }
-
-    fn resume(&self) {
-        block_on(self.vault.resume_tenant(&call(&self.alice, &self.reason), &tenant("acme"), None)).unwrap();
-    }
-
-    /// How long until a decryption ends like this; it may end well before.
-    fn until(&self, envelope: &[u8], wanted: &Result<(), Error>) -> Duration {
-        let begun = Instant::now();
-        loop {
-            let result = self.decrypt(envelope);
-            if result == *wanted {
-                return begun.elapsed();
-            }
-            assert!(begun.elapsed() < PATIENCE, "still {result:?}, not {wanted:?}");
-            thread::sleep(Duration::from_millis(1));
-        }
-    }
-}
-
 const SUSPENDED: Result<(), Error> = Err(Error::Denied(Check::Suspended));
 
+/// Long enough not to be found by chance.
+const MIA: &str = "mia-1987-06-05";
+
 #[test]
-fn a_shred_on_one_gateway_wipes_the_key_on_the_other_within_a_second() {
+fn a_shred_on_one_gateway_wipes_the_key_on_the_other() {
     let Some(database) = Database::fresh() else { return };
     let people = People::new();
     let a = Gateway::start(&people, &database.root, database.settings());
     let b = Gateway::start(&people, &database.root, database.settings());
     a.set_up();
-    let (mia, noa) = (a.encrypt(Some("mia")).unwrap(), a.encrypt(Some("noa")).unwrap());
-    let decrypt = |subject, envelope: &[u8]| {
-        let target = target("acme", "customers", Some(subject));
-        let request = DecryptRequest { target: &target, context: &context(), envelope };
-        block_on(b.vault.decrypt(&b.billing, request)).map(drop)
-    };
-    decrypt("mia", &mia).unwrap();
+    let (mia, noa) = (a.encrypt(Some(MIA)).unwrap(), a.encrypt(Some("noa")).unwrap());
+    let decrypt = |subject, envelope: &[u8]| b.decrypt_of(Some(subject), envelope);
+    decrypt(MIA, &mia).unwrap();
     assert!(b.vault.keys().data_key_stats().held > 0);
-    let subject = Subject::parse("mia").unwrap();
-    let asked = block_on(a.vault.shred_subject(&call(&a.alice, &a.reason), &tenant("acme"), &subject)).unwrap();
-    let seen = Seen { request_sha256: asked.request_sha256, subject: Some(&subject) };
-    let bob = people.operator("bob");
-    let done = block_on(a.vault.approve(&call(&bob, &a.reason), (&tenant("acme"), asked.id), seen)).unwrap();
+    let done = a.approve(&a.ask(MIA)).unwrap();
     assert_eq!(done.state, ApprovalState::Executed);
-    let begun = Instant::now();
-    while b.vault.keys().data_key_stats().held > 0 {
-        assert!(begun.elapsed() < Duration::from_secs(1), "the key is still in memory");
-        thread::sleep(Duration::from_millis(1));
-    }
-    println!("measured: a shredded subject's key was wiped on the other gateway after {:?}", begun.elapsed());
-    assert_eq!(decrypt("mia", &mia), Err(Error::Unopenable));
-    assert!(matches!(b.encrypt(Some("mia")), Err(Error::FailedPrecondition(_))));
+    // The receipt has waited for it.
+    assert_eq!(b.vault.keys().data_key_stats().held, 0, "the key is still in memory");
+    assert_eq!(decrypt(MIA, &mia), Err(Error::Unopenable));
+    assert!(matches!(b.encrypt(Some(MIA)), Err(Error::FailedPrecondition(_))));
     decrypt("noa", &noa).unwrap();
     // What a database administrator sees of her is nothing.
+    let hex = MIA.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
     for table in ["blindvault_rows", "blindvault_changes"] {
-        assert!(!database.sql(&format!("SELECT * FROM {table}")).contains("6d6961"), "mia, in hexadecimal");
+        assert!(!database.sql(&format!("SELECT * FROM {table}")).contains(&hex), "her name, in hexadecimal");
     }
 }
 
@@ -181,7 +99,11 @@ fn a_suspension_on_one_gateway_stops_the_other_within_a_second() {
         b.until(&envelope, &Ok(()));
         a.until(&envelope, &Ok(()));
     }
-    println!("suspended elsewhere after {:?}; with the watcher's connection cut {:?}", &took[..15], &took[15..]);
+    println!(
+        "measured: suspended on the other gateway after {:?}; with the watcher's connection cut {:?}",
+        &took[..15],
+        &took[15..]
+    );
     assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
 }
 
@@ -215,7 +137,7 @@ fn a_gateway_cut_off_serves_until_its_lease_ends_and_recovers() {
             assert!(begun.elapsed() < PATIENCE);
         };
         assert!(is_cut_off(&refused), "{refused:?}");
-        println!("cut off from the database, served for {served:?} of a lease of {LEASE:?}");
+        println!("measured: cut off from the database, served for {served:?} of a lease of {LEASE:?}");
         assert!(served <= LEASE, "{served:?}");
         // What the cut left behind must not look like a confirmation.
         for _ in 0..50 {
@@ -224,7 +146,7 @@ fn a_gateway_cut_off_serves_until_its_lease_ends_and_recovers() {
         }
         proxy.mend();
         let back = b.until(&envelope, &SUSPENDED);
-        println!("mended, answers after {back:?}");
+        println!("measured: mended, answers after {back:?}");
         a.resume();
         b.until(&envelope, &Ok(()));
     }
@@ -277,7 +199,7 @@ fn a_restart_of_the_database_is_not_noticed_by_callers_whose_keys_are_cached() {
         assert!(is_cut_off(&unknown), "{unknown:?}");
         down
     });
-    println!("{} calls, none failed, with the database down for {down:?}", calls.load(Ordering::SeqCst));
+    println!("measured: {} calls, none failed, with the database down for {down:?}", calls.load(Ordering::SeqCst));
     one.encrypt(Some("bob")).unwrap();
     one.suspend();
     assert_eq!(one.decrypt(&envelope), SUSPENDED);

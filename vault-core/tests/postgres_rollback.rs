@@ -2,13 +2,18 @@
 #![cfg(all(feature = "postgres", feature = "dev"))]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pg_bed::Database;
+use pg_bed::{Database, settings};
 use pollster::block_on;
 use vault_core::Error;
-use vault_core::store::{Anchor, Expect, PostgresSettings, PostgresStore, Row, Store, Table, Write};
+use vault_core::store::{Address, Anchor, Expect, PostgresSettings, PostgresStore, Row, Store, Table, Write};
 
 #[path = "common/pg_bed.rs"]
 mod pg_bed;
@@ -169,4 +174,69 @@ fn an_old_database_is_refused_by_who_runs_and_by_who_has_an_anchor() {
     database.sql("DELETE FROM blindvault_chain WHERE epoch = 4");
     let early = Anchor { epoch: 1, chain: [0; 32] };
     assert!(is_damage(&open_with(&database, early)));
+}
+
+/// Passes a Unix socket's bytes on, which are in the clear; the answers to what reads rows are late while `hold` is set.
+fn holds_answers(listener: UnixListener, server: PathBuf, hold: Arc<AtomicBool>) {
+    for client in listener.incoming() {
+        let (mut client, mut server) = (client.unwrap(), UnixStream::connect(&server).unwrap());
+        let (mut back, mut answers) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+        let (hold, reads) = (Arc::clone(&hold), Arc::new(AtomicBool::new(false)));
+        let asked = Arc::clone(&reads);
+        thread::spawn(move || {
+            let mut buffer = [0; 65_536];
+            while let Ok(read @ 1..) = answers.read(&mut buffer) {
+                while reads.load(Ordering::SeqCst) && hold.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                let Some(Ok(())) = buffer.get(..read).map(|bytes| back.write_all(bytes)) else { return };
+            }
+        });
+        thread::spawn(move || {
+            let mut buffer = [0; 65_536];
+            while let Ok(read @ 1..) = client.read(&mut buffer) {
+                let sent = buffer.get(..read).unwrap();
+                let statement = b"LEFT JOIN blindvault_changes";
+                asked.store(sent.windows(statement.len()).any(|window| window == statement), Ordering::SeqCst);
+                if server.write_all(sent).is_err() {
+                    return;
+                }
+            }
+            let _ = server.shutdown(std::net::Shutdown::Both);
+        });
+    }
+}
+
+#[test]
+fn an_answer_that_a_change_overtook_is_not_taken_for_an_old_state() {
+    let Some(database) = Database::fresh() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let port = database.server.port;
+    let socket = |dir: &Path| dir.join(format!(".s.PGSQL.{port}"));
+    let (listener, server) = (UnixListener::bind(socket(dir.path())).unwrap(), socket(&database.server.dir));
+    let hold = Arc::new(AtomicBool::new(false));
+    let holding = Arc::clone(&hold);
+    thread::spawn(move || holds_answers(listener, server, holding));
+    let writer = database.open();
+    put(&writer, ACME, Expect::Absent, b"v").unwrap();
+    let address = Address::Socket { dir: dir.path().to_owned(), port };
+    let reader = database.try_open(settings(address, &database.name)).unwrap();
+    let scan = || block_on(reader.scan(Table::Tenants, b"", None, 9)).map(|rows| rows.first().unwrap().row.version);
+    let found = || get(&reader, ACME).map(|row| row.unwrap().version);
+    let ways: [&(dyn Fn() -> Result<u64, Error> + Sync); 2] = [&found, &scan];
+    // The first change is the tenant's first; the others follow one.
+    for (version, read) in (1..=4).zip(ways.into_iter().cycle()) {
+        hold.store(true, Ordering::SeqCst);
+        let read = thread::scope(|scope| {
+            let reading = scope.spawn(read);
+            // Time for its question to arrive, and for the answer to be late.
+            thread::sleep(Duration::from_millis(300));
+            let known = reader.anchor().unwrap().epoch;
+            put(&writer, ACME, Expect::Version(version), b"v").unwrap();
+            until("the change is confirmed", || reader.anchor().unwrap().epoch > known);
+            hold.store(false, Ordering::SeqCst);
+            reading.join().unwrap()
+        });
+        assert_eq!(read, Ok(version + 1));
+    }
 }

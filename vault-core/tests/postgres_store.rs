@@ -172,10 +172,10 @@ fn a_newer_or_another_schema_is_refused_and_left_alone() {
     drop(database.open());
     database.sql("UPDATE blindvault_schema SET sha256 = 'other' WHERE version = 1");
     assert!(is_damage(&database.try_open(database.settings())));
-    database.sql("INSERT INTO blindvault_schema VALUES (2, 'newer')");
+    database.sql("INSERT INTO blindvault_schema VALUES (3, 'newer')");
     let refused = database.try_open(database.settings()).err();
     assert!(matches!(refused, Some(Error::FailedPrecondition(why)) if why.contains("newer")), "{refused:?}");
-    assert_eq!(database.sql("SELECT count(*) FROM blindvault_schema"), "3");
+    assert_eq!(database.sql("SELECT count(*) FROM blindvault_schema"), "4");
 }
 
 #[test]

@@ -4,6 +4,8 @@ mod backup;
 mod commands;
 #[cfg(feature = "dev")]
 mod demo;
+#[cfg(feature = "dev")]
+mod failpoint;
 mod policy;
 mod print;
 mod serve;
@@ -41,6 +43,10 @@ enum Command {
         /// The configuration file.
         #[arg(long)]
         config: PathBuf,
+        /// For tests: a file that names the step at which the process kills itself.
+        #[cfg(feature = "dev")]
+        #[arg(long, hide = true)]
+        failpoint: Option<PathBuf>,
     },
     /// Write a working configuration and a development PKI into a fresh directory.
     #[cfg(feature = "dev")]
@@ -130,6 +136,14 @@ pub(crate) fn run() -> ExitCode {
     match cli.command {
         #[cfg(feature = "dev")]
         Command::Demo { json, keep, dir } => demo::demo(json, keep, dir),
+        #[cfg(feature = "dev")]
+        Command::Serve { config, failpoint } => {
+            if let Some(file) = failpoint {
+                failpoint::arm(file);
+            }
+            serve::serve(&config)
+        }
+        #[cfg(not(feature = "dev"))]
         Command::Serve { config } => serve::serve(&config),
         #[cfg(feature = "dev")]
         Command::Init { dir } => commands::init(&dir),

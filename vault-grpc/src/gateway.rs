@@ -31,7 +31,8 @@ use crate::tls::{Current, Material, Materials};
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
 /// How often what is under way or due for tenants is looked for.
 const TEND_EVERY: Duration = Duration::from_secs(1);
-/// How long a refusal, or the state of the store, may wait for the audit log before it is only in the log lines.
+/// How long a refusal, or the state of the store, may wait for the audit log before it is only in the log lines; and
+/// leaving the store.
 const REFUSALS_DEADLINE: Duration = Duration::from_secs(5);
 /// After the connections are cut: how long their tasks may take.
 const AFTER_CUT: Duration = Duration::from_secs(3);
@@ -184,6 +185,13 @@ impl Gateway {
         tell_once(&vault, &refusals).await;
         anchor(&vault).await;
         drop((data, control));
+        match timeout(REFUSALS_DEADLINE, vault.leave()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log(&Event::Failed { what: "leave the other gateways", error }),
+            Err(_) => {
+                log(&Event::Warning("the store did not let this gateway leave in time; others wait for its lease"))
+            }
+        }
         vault.keys().evict_all();
         close(vault).await
     }

@@ -103,6 +103,7 @@ mod postgres {
             revocation_lease: from.revocation_lease,
             anchor: None,
             cached_rows: from.cached_rows,
+            gateway: from.gateway.clone(),
         })
     }
 

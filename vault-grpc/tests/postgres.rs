@@ -1,6 +1,6 @@
 //! Two gateways on one PostgreSQL, as they are configured and called: over the network.
 #![cfg(all(feature = "dev", feature = "postgres"))]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "tests, which say what they measured")]
+#![expect(clippy::print_stdout, reason = "tests, which say what they measured")]
 #![expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 
 use std::fs;
@@ -8,57 +8,20 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use postgres::{PASSWORD, Server, USER};
+use pg_site::{configure, configure_on, endpoint, start};
+use postgres::Server;
 use tonic::Code;
-use vault_client::{Endpoint, OperatorClient, Target, VaultClient};
+use vault_client::{OperatorClient, Target, VaultClient};
 use vault_core::Error;
 use vault_grpc::Gateway;
 use vault_grpc::build::{StartError, check};
 use vault_grpc::config::{Config, PostgresAddress, Store};
-use vault_grpc::init::{Made, init};
+use vault_grpc::init::init;
 
+#[path = "common/pg_site.rs"]
+mod pg_site;
 #[path = "../../vault-core/tests/common/postgres.rs"]
 mod postgres;
-
-/// A configuration by `init`, on a database instead of a file.
-fn configure(server: &Server) -> (tempfile::TempDir, Made) {
-    configure_on(server, &server.database())
-}
-
-fn configure_on(server: &Server, database: &str) -> (tempfile::TempDir, Made) {
-    let dir = tempfile::tempdir().unwrap();
-    let made = init(&dir.path().join("site"), 0, 0).unwrap();
-    let beside = |name: &str, text: &str| {
-        let path = made.config.with_file_name(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    };
-    beside("db.password", &format!("{PASSWORD}\n"));
-    beside("db-ca.pem", &server.ca_pem);
-    let store = format!(
-        "[store]\nkind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{database}\"\n\
-         user = \"{USER}\"\npassword_file = \"db.password\"\nrevocation_lease_ms = 2000\n",
-        server.port,
-    );
-    let text = fs::read_to_string(&made.config).unwrap();
-    let text = text.replacen("[store]\npath = \"data/vault.redb\"\n", &store, 1);
-    assert!(text.contains("kind = \"postgres\""));
-    fs::write(&made.config, text).unwrap();
-    (dir, made)
-}
-
-/// A gateway whose audit log lies in a directory of its own.
-async fn start(made: &Made, name: &str) -> Gateway {
-    let text = fs::read_to_string(&made.config).unwrap().replacen("data/audit", &format!("{name}/audit"), 1);
-    let config = made.config.with_file_name(format!("{name}.toml"));
-    fs::write(&config, text).unwrap();
-    Gateway::start(Config::load(&config).unwrap()).await.unwrap()
-}
-
-fn endpoint(made: &Made, at: std::net::SocketAddr, who: &str) -> Endpoint {
-    let part = |ending: &str| fs::read_to_string(made.config.with_file_name(format!("certs/{who}.{ending}"))).unwrap();
-    Endpoint::new(at.to_string(), "localhost", made.server_ca.pem(), part("pem"), part("key"))
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_suspension_on_one_gateway_stops_the_other() {
@@ -82,7 +45,7 @@ async fn a_suspension_on_one_gateway_stops_the_other() {
             Err(error) => break error,
         }
     };
-    println!("refused by the other gateway after {:?}", begun.elapsed());
+    println!("measured: suspended over the network, refused by the other gateway after {:?}", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert_eq!((refused.code(), refused.reason()), (Code::PermissionDenied, "DENIED"));
     a.shutdown().await.unwrap();
@@ -110,7 +73,7 @@ async fn without_the_database_a_gateway_serves_for_its_lease_and_comes_back() {
             Err(error) => break error,
         }
     };
-    println!("refused {:?} after the database had gone, with a lease of 2 s", begun.elapsed());
+    println!("measured: refused {:?} after the database had gone, with a lease of 2 s", begun.elapsed());
     assert_eq!((refused.code(), refused.reason()), (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"));
     assert!(refused.message().starts_with("store unavailable"), "{}", refused.message());
     assert!(gateway.vault().keys().lease().is_err());
@@ -178,6 +141,9 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
     assert_eq!(hosts, [named("db1.example", 5432), named("10.0.0.2", 6432), named("::1", 5433)]);
     assert_eq!((ca.path.as_path(), client), (Path::new("/etc/ca.pem"), None));
     assert_eq!(read.revocation_lease, Duration::from_secs(10));
+    assert!(!read.gateway.is_empty());
+    let Store::Postgres(read) = parse(&format!("{TCP}gateway = \"gw-1.shop_a\"\n")).unwrap().store else { panic!() };
+    assert_eq!(read.gateway, "gw-1.shop_a");
     let socket = "kind = \"postgres\"\nsocket = \"/run/postgresql\"\ndatabase = \"vault\"\nuser = \"vault\"\n";
     assert!(matches!(parse(socket).unwrap().store, Store::Postgres(read)
         if read.address == PostgresAddress::Socket { dir: "/run/postgresql".into(), port: 5432 }));
@@ -213,6 +179,8 @@ fn the_store_part_is_read_and_every_error_names_its_line() {
             "60000",
         ),
         (TCP, "user = \"vault\"", "user = \"v\"\npassword = \"secret\"", 31, "", "unknown field `password`"),
+        (TCP, "user = \"vault\"", "user = \"v\"\ngateway = \"gw 1\"", 31, "store.gateway", "1 to 63"),
+        ("path = \"x\"\n", "x\"", "x\"\ngateway = \"gw-1\"", 27, "store", "no key but `path`"),
         (socket, "socket = \"/run", "socket = \"run", 27, "store.socket", "absolute path"),
         (socket, "user = \"vault\"", "user = \"v\"\nca = \"ca.pem\"", 30, "store", "TLS belongs to `hosts`"),
         (socket, "socket = \"/run/postgresql\"\n", "", 25, "store.hosts", "either"),

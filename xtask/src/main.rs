@@ -16,7 +16,7 @@ mod test;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
-cargo xtask test [--long]        every test; --long adds the million vectors and 200 kill cycles
+cargo xtask test [--long]        every test; --long adds the million vectors and 500 kills on each store
 cargo xtask lint                 formatting, clippy, documentation, buf
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring

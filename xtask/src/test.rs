@@ -10,8 +10,12 @@ use crate::summary::{Run, Summary};
 
 /// What release builds are tested with: what the benches are built with.
 const DEV: &str = "vault-core/dev";
-/// How often the gateway is killed in `--long`.
-const LONG_KILL_CYCLES: &str = "200";
+/// How often the gateway, or its database, is killed at random in `--long`, on each store.
+const LONG_KILL_CYCLES: &str = "500";
+/// How often keys are rotated under load in `--long`.
+const LONG_ROTATIONS: &str = "400";
+/// How many random decisions are compared in `--long`, by each of two tests.
+const LONG_DECISIONS: &str = "3000000";
 /// How long CI lets one run of tests take, its build included: a test that hangs must not take CI's time from the rest.
 /// On a terminal a person decides.
 const LIMIT: Duration = Duration::from_secs(45 * 60);
@@ -76,9 +80,17 @@ pub(crate) fn test(long: bool) -> bool {
         let mut vectors = with(&lib);
         vectors.env("BLINDVAULT_LONG", "1");
         add("accumulated vectors", vectors);
-        let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--test", "kill9"]);
+        let lib = ["test", "--release", "-p", "vault-core", "--features", "dev", "--lib", "policy::tests::d"];
+        let mut decisions = with(&lib);
+        decisions.env("VAULT_TEST_CASES", LONG_DECISIONS);
+        add("decisions, against Cedar alone and a model", decisions);
+        let mut kills = with(&["test", "--release", "-p", "vault-grpc", "--features", "postgres", "--test", "kill9"]);
         kills.env("BLINDVAULT_KILL_CYCLES", LONG_KILL_CYCLES);
         add("kill -9", kills);
+        let mut storm =
+            with(&["test", "--release", "-p", "vault-grpc", "--features", FEATURES, "--test", "rotation_storm"]);
+        storm.env("BLINDVAULT_ROTATIONS", LONG_ROTATIONS);
+        add("rotation storm", storm);
     }
     say::heading("tests");
     say::line(&summary);

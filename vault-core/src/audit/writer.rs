@@ -11,6 +11,7 @@ use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
 use super::queue::{Armed, Pending, Receipt, Reply, Shared};
 use super::replay::Tenants;
+use crate::failpoint::{Moment, Step, reach};
 use crate::fs::File;
 use crate::time::Clock;
 
@@ -119,7 +120,9 @@ impl Writer {
         let first = self.edge.size() - written.len() as u64;
         let (bytes, chain) = self.frame.finish(first, &self.chain);
         self.file.write_all_at(self.end, bytes).map_err(why)?;
+        reach(Step::LogSync, Moment::Before);
         self.file.sync_data().map_err(why)?;
+        reach(Step::LogSync, Moment::After);
         // After the sync, so that what is acknowledged was in a file with a name when it became durable.
         if self.file.links().map_err(why)? == 0 {
             return Err("the log's file was removed");

@@ -9,6 +9,7 @@ use super::rows;
 use super::work::Cursor;
 use crate::crypto::random_bytes;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, Fingerprint, Reason, Subject, TenantId};
 use crate::store::{Expect, Table, Write};
 use crate::time::Timestamp;
@@ -219,7 +220,7 @@ impl Keyring {
         };
         row.request_sha256 = row.fingerprint(id)?;
         let write = rows::write(Table::Approvals, id.0.to_vec(), Expect::Absent, &row)?;
-        self.parts.store.commit(vec![write]).await?;
+        around(Step::ShredAsk, self.parts.store.commit(vec![write])).await?;
         row.view(id, now, None)
     }
 

@@ -273,11 +273,12 @@ impl<K: CacheKey, V: Wipe> Cache<K, V> {
             let ready = self.ready.pin();
             ready.iter().filter(|(_, entry)| all || self.expired(entry, now)).map(|(key, _)| key.clone()).collect()
         };
-        if expired.is_empty() {
+        if expired.is_empty() && !all {
             return;
         }
         let mut book = lock(&self.book);
         if all {
+            // With nothing to wipe, too: a load may be under way.
             self.generation.fetch_add(1, Ordering::SeqCst);
         }
         for key in expired {

@@ -8,6 +8,7 @@ use super::lifecycle::Turn;
 use super::rows::{self, KeyState, TenantKeyRow};
 use super::work::{RotationRow, Work};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{KeyVersion, TenantId};
 use crate::store::{Expect, Table, Write};
 
@@ -70,7 +71,7 @@ impl Keyring {
             let custody = old.wrapping.custody();
             self.parts.roots.check(&custody)?;
             let writes = self.new_version(tenant, (row, stored.version), custody, work).await?;
-            return self.turned(writes).await;
+            return around(Step::DestroyRotate, self.turned(writes)).await;
         }
         if now < destruction.due {
             return Ok(Turn::Idle);
@@ -83,7 +84,7 @@ impl Keyring {
         }
         work.row.rotation = Some(RotationRow::begun(row.key_version, row.key_version, now));
         let writes = vec![work.write(tenant)?];
-        self.turned(writes).await
+        around(Step::DestroySearch, self.turned(writes)).await
     }
 
     pub(super) async fn turned<T>(&self, writes: Vec<Write>) -> Result<Turn<T>, Error> {
@@ -109,7 +110,7 @@ impl Keyring {
                 work.row.destructions.remove(0);
             }
             writes.push(work.write(tenant)?);
-            match self.parts.store.commit(writes).await {
+            match around(Step::DestroyEnd, self.parts.store.commit(writes)).await {
                 Ok(()) if more => continue,
                 Ok(()) => {}
                 // Another does the same; it is looked at again the next time.

@@ -9,6 +9,7 @@ use std::{fmt, thread};
 
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::due::Uses;
+use super::evicted::Waiting;
 use super::lifecycle::DESTROYED;
 use super::rows::{
     self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
@@ -55,6 +56,7 @@ pub struct Keyring {
     pub(super) wrapping_keys: Cache<WrappingKeyName, WrappingKey>,
     pub(super) side_keys: Cache<SideKeyName, SideKey>,
     pub(super) uses: Uses,
+    pub(super) waiting: Waiting,
 }
 
 impl fmt::Debug for Keyring {
@@ -146,6 +148,7 @@ impl Keyring {
             wrapping_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             side_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             uses: Uses::new(),
+            waiting: Waiting::default(),
             parts,
         });
         let weak = Arc::downgrade(&keyring);

@@ -29,6 +29,7 @@ pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
         Table::Receipts => std::str::from_utf8(value)
             .map(drop)
             .map_err(|_| Error::corrupt("store", "table receipts: a row is not as it was written")),
+        Table::Gateways => Err(Error::corrupt("store", "table gateways: a shared store's own")),
     }
 }
 

@@ -22,10 +22,19 @@ const RESIDUE_OF_TENANT: &str = "copies made before (backups, database logs, unu
 /// One gateway, and since when it holds none of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Evicted {
-    /// Its name: the instance's.
+    /// Its name: the instance's, where the store has no other; else its own, and what tells its starts apart.
     pub gateway: String,
     /// When it confirmed that the keys are wiped from its memory, as RFC 3339 says it.
     pub confirmed: String,
+}
+
+/// One gateway that said nothing, and from when on it served nothing any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseEnded {
+    /// Its name.
+    pub gateway: String,
+    /// When its revocation lease had ended for certain, as RFC 3339 says it.
+    pub ended: String,
 }
 
 /// What an erasure receipt says.
@@ -53,6 +62,8 @@ pub struct ReceiptText {
     pub due: Option<String>,
     /// The gateways that confirmed.
     pub evicted: Vec<Evicted>,
+    /// The others.
+    pub lease_ended: Vec<LeaseEnded>,
     /// The index of the entry in the audit log.
     pub audit_entry: u64,
 }
@@ -65,6 +76,13 @@ pub(crate) fn time(at: Timestamp) -> String {
 /// A data key as a receipt writes it.
 pub(crate) fn listed(key: &(KeyId, KeyVersion)) -> (String, u32) {
     (hex(&key.0.0), key.1.0)
+}
+
+/// A gateway's name, which has no spaces, and a time.
+fn gateway_and_time(value: &str) -> Option<(String, String)> {
+    let (gateway, at) = value.split_once(' ')?;
+    let good = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    (good(gateway) && good(at)).then(|| (gateway.to_owned(), at.to_owned()))
 }
 
 /// Bytes in hexadecimal digits.
@@ -103,6 +121,9 @@ impl ReceiptText {
         }
         for one in &self.evicted {
             line("evicted", &format!("{} {}", one.gateway, one.confirmed));
+        }
+        for one in &self.lease_ended {
+            line("lease ended", &format!("{} {}", one.gateway, one.ended));
         }
         line("residue", if self.due.is_some() { RESIDUE_OF_SUBJECT } else { RESIDUE_OF_TENANT });
         line("audit entry", &self.audit_entry.to_string());
@@ -148,8 +169,13 @@ impl ReceiptText {
         };
         let mut evicted = Vec::new();
         while let Ok(one) = take("evicted") {
-            let (gateway, confirmed) = one.rsplit_once(' ').ok_or_else(|| refuse("evicted"))?;
-            evicted.push(Evicted { gateway: gateway.to_owned(), confirmed: confirmed.to_owned() });
+            let (gateway, confirmed) = gateway_and_time(&one).ok_or_else(|| refuse("evicted"))?;
+            evicted.push(Evicted { gateway, confirmed });
+        }
+        let mut lease_ended = Vec::new();
+        while let Ok(one) = take("lease ended") {
+            let (gateway, ended) = gateway_and_time(&one).ok_or_else(|| refuse("lease ended"))?;
+            lease_ended.push(LeaseEnded { gateway, ended });
         }
         take("residue")?;
         let audit_entry = number("audit entry", &take("audit entry")?)?;
@@ -165,6 +191,7 @@ impl ReceiptText {
             tenant_key_version,
             due,
             evicted,
+            lease_ended,
             audit_entry,
         };
         if receipt.text() == text { Ok(receipt) } else { Err(refuse("end")) }
@@ -195,7 +222,14 @@ mod tests {
             listed: vec![("01".repeat(16), 1), ("02".repeat(16), 7)],
             tenant_key_version: 3,
             due: Some(time(Timestamp(1_764_604_800_000))),
-            evicted: vec![Evicted { gateway: "shop-1".into(), confirmed: time(Timestamp(1_764_000_000_123)) }],
+            evicted: vec![
+                Evicted { gateway: "gw-1/3f9a01c2".into(), confirmed: time(Timestamp(1_764_000_000_123)) },
+                Evicted { gateway: "gw-2/b07755e1".into(), confirmed: time(Timestamp(1_764_000_000_131)) },
+            ],
+            lease_ended: vec![LeaseEnded {
+                gateway: "gw-3/0c4d8e90".into(),
+                ended: time(Timestamp(1_764_000_011_000)),
+            }],
             audit_entry: 4711,
         }
     }
@@ -211,13 +245,20 @@ mod tests {
                 let mut fewer = lines.clone();
                 let gone = fewer.remove(cut);
                 // A list may be shorter, and is then another receipt: only the signature tells.
-                if !gone.starts_with("data key: ") && !gone.starts_with("evicted: ") {
+                if !["data key: ", "evicted: ", "lease ended: "].iter().any(|list| gone.starts_with(list)) {
                     assert!(ReceiptText::parse(&fewer.concat()).is_err(), "without {gone}");
                 }
             }
-            for bad in
-                [text.replace("audit entry: 4711", "audit entry: 04711"), format!("{text}more: 1\n"), text + "\n"]
-            {
+            let ended = "lease ended: gw-3/0c4d8e90 2025-11-24T16:00:11.000Z\n";
+            assert!(text.contains(ended));
+            for bad in [
+                text.replace("audit entry: 4711", "audit entry: 04711"),
+                text.replace("gw-1/", "gw 1/"),
+                text.replace("gw-3/0c4d8e90 ", "gw-3/0c4d8e90"),
+                text.replace(ended, "").replace("evicted: gw-1", &format!("{ended}evicted: gw-1")),
+                format!("{text}more: 1\n"),
+                text + "\n",
+            ] {
                 assert!(ReceiptText::parse(&bad).is_err(), "{bad}");
             }
         }

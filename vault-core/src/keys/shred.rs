@@ -16,6 +16,7 @@ use super::work::{Cursor, DestructionRow, ListedKey, ShredRow};
 use crate::audit::Pseudonym;
 use crate::envelope::Scope;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, KeyId, KeyVersion, Subject, TenantId};
 use crate::store::{Expect, Table, Write};
 use crate::time::Timestamp;
@@ -140,7 +141,7 @@ impl Keyring {
             finished: None,
         });
         writes.push(work.write(tenant)?);
-        self.parts.store.commit(writes).await?;
+        around(Step::ShredBegin, self.parts.store.commit(writes)).await?;
         self.evict_tenant(tenant);
         Ok(())
     }
@@ -194,7 +195,7 @@ impl Keyring {
                 gone.push(DataKeyName(tenant.clone(), id));
             }
             writes.push(work.write(tenant)?);
-            match self.parts.store.commit(writes).await {
+            match around(Step::ShredKeys, self.parts.store.commit(writes)).await {
                 Ok(()) => {
                     gone.iter().for_each(|name| self.data_keys.evict(name));
                     return Ok(Turn::More);
@@ -222,7 +223,7 @@ impl Keyring {
             let Some(closing) = self.executed(tenant, done.approval, receipt).await? else { return Ok(false) };
             let mut writes = Vec::from(closing);
             writes.push(work.write(tenant)?);
-            match self.parts.store.commit(writes).await {
+            match around(Step::ShredEnd, self.parts.store.commit(writes)).await {
                 Ok(()) => return Ok(true),
                 Err(Error::Conflict(_)) => {}
                 Err(error) => return Err(error),

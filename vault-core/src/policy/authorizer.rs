@@ -1,5 +1,6 @@
 //! The decision: guards in Rust first, then the policies.
 
+use std::borrow::Borrow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use cedar_policy::{AuthorizationError, Context, Entities, Entity, Request, Respo
 
 use super::action::CUSTODY_ACTIONS;
 use super::cedar::{PolicySet, Slice};
+use super::decisions::Decisions;
 use super::entities::{self, Asked, Kind, NotExpressible};
+use super::plan::Question;
 use super::registry::Registry;
 use super::request::{ConsentRequest, ControlRequest, DataRequest, Facts};
 use super::{ConsentAction, ControlAction, DataAction, Decision, Permit, Refusal, Resource};
@@ -20,6 +23,9 @@ use crate::time::Timestamp;
 /// How long a permit holds at most, in milliseconds: long enough for any single call, short enough that a forgotten
 /// permit is worth nothing.
 pub const PERMIT_LIFETIME_MILLIS: u64 = 30_000;
+
+/// The decisions kept unless told otherwise: so many combinations of action, principal, dataset and purpose.
+pub const CACHED_DECISIONS: usize = 16_384;
 
 /// Decides. Shared by all threads; a decision takes no lock.
 #[derive(Debug)]
@@ -33,12 +39,20 @@ struct State {
     epoch: u64,
     set: Arc<PolicySet>,
     registry: Arc<Registry>,
+    /// Of this epoch: the next begins with an empty one.
+    decisions: Decisions,
 }
 
 impl Authorizer {
-    /// An authorizer in its first epoch, 1.
+    /// An authorizer in its first epoch, 1. It keeps [`CACHED_DECISIONS`].
     pub fn new(set: PolicySet, registry: Registry) -> Self {
-        let state = State { epoch: 1, set: Arc::new(set), registry: Arc::new(registry) };
+        Self::caching(set, registry, CACHED_DECISIONS)
+    }
+
+    /// The same with another bound on the decisions it keeps; with 0 it keeps none, and decides the same.
+    pub fn caching(set: PolicySet, registry: Registry, capacity: usize) -> Self {
+        let (set, registry) = (Arc::new(set), Arc::new(registry));
+        let state = State { epoch: 1, set, registry, decisions: Decisions::new(capacity) };
         Self { state: ArcSwap::from_pointee(state) }
     }
 
@@ -64,9 +78,16 @@ impl Authorizer {
     fn replace(&self, with: impl Fn(&State) -> (Arc<PolicySet>, Arc<Registry>)) -> u64 {
         let before = self.state.rcu(|now| {
             let (set, registry) = with(now);
-            State { epoch: now.epoch.saturating_add(1), set, registry }
+            let decisions = Decisions::new(now.decisions.capacity());
+            State { epoch: now.epoch.saturating_add(1), set, registry, decisions }
         });
         before.epoch.saturating_add(1)
+    }
+
+    /// Plans and verdicts that this epoch holds, and verdicts it found.
+    #[cfg(test)]
+    pub(super) fn counts(&self) -> (usize, usize, u64) {
+        self.state.load().decisions.counts()
     }
 
     /// The epoch in force: grows by one with each swap.
@@ -147,17 +168,21 @@ impl Authorizer {
         let Some(dataset) = &facts.dataset else {
             return pending.refuse(Check::Policy, "no such dataset");
         };
-        let Some(slice) = state.set.slice(A::NAME, Kind::Dataset) else {
+        let Some(policies) = state.set.data(A::NAME) else {
             return pending.refuse(Check::Policy, "the schema does not have this action");
         };
         let consent = dataset.consents.iter().find(|consent| consent.covers(&request.purpose, now));
         let grants = || dataset.grants.iter().filter(|grant| grant.holds(who.spiffe_id(), now));
         pending.decision.consent = consent.map(|consent| consent.id);
         pending.decision.grants = grants().map(|grant| grant.id).collect();
-        let verdict = (|| {
-            let tenant = entities::tenant(&request.tenant, Some(facts))?;
-            let resource = entities::dataset(&request.tenant, &request.dataset, Some(dataset))?;
-            let context = entities::data_context(&Asked {
+        let verdict = state.decisions.decide(&Question {
+            policies,
+            principal: who.spiffe_id(),
+            grant: &grant,
+            tenant: &request.tenant,
+            dataset: &request.dataset,
+            facts: dataset,
+            asked: &Asked {
                 now,
                 purpose: &request.purpose,
                 has_subject: request.subject.is_some(),
@@ -165,13 +190,10 @@ impl Authorizer {
                 consent: consent.is_some(),
                 granted_roles: &grants().flat_map(|grant| &grant.roles).map(String::as_str).collect::<BTreeSet<_>>(),
                 end_user: end_user.as_deref(),
-            })?;
-            let principals = grant.principal(who.spiffe_id())?;
-            let (principal, about) = (sole(&principals)?, resource.uid());
-            decide(slice, principal, about, context, principals, [tenant, resource])
-        })();
+            },
+        });
         // After the policies, so that the answer does not tell somebody who may not read what is demanded for it.
-        if A::RELEASES && dataset.consent_required && consent.is_none() && verdict.as_ref().is_ok_and(Verdict::allows) {
+        if A::RELEASES && dataset.consent_required && consent.is_none() && verdict.as_ref().is_ok_and(|v| v.allows()) {
             return pending.refuse(Check::Consent, "no consent of the tenant covers the purpose");
         }
         let ends = consent.and_then(|consent| consent.until).into_iter().chain(grants().map(|grant| grant.until));
@@ -434,13 +456,14 @@ impl Pending {
 
     fn conclude<A: super::Action>(
         mut self,
-        verdict: Result<Verdict, NotExpressible>,
+        verdict: Result<impl Borrow<Verdict>, NotExpressible>,
         end: Timestamp,
     ) -> Result<Permit<A>, Refusal> {
         let Ok(verdict) = verdict else {
             return self.refuse(Check::Policy, "the request cannot be expressed in the policy language");
         };
-        self.decision.policies = verdict.policies;
+        let verdict: &Verdict = verdict.borrow();
+        self.decision.policies.clone_from(&verdict.policies);
         if let Some(reason) = verdict.refused {
             return self.refuse(Check::Policy, reason);
         }

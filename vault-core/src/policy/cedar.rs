@@ -1,7 +1,9 @@
 //! The policy set: parsed, validated against the schema and sliced once, when it is loaded.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use cedar_policy::{
     ActionConstraint, Context, Entities, Entity, EntityTypeName, Policy, PolicyId, PrincipalConstraint, Request,
@@ -11,6 +13,7 @@ use miette::Diagnostic;
 
 use super::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS, RELEASING_ACTIONS};
 use super::entities::{self, Asked, Kind, NAMES, NotExpressible};
+use super::index::{Index, Single};
 use super::registry::Description;
 use super::request::{DatasetFacts, Facts};
 use super::scan::{self, Language};
@@ -21,7 +24,8 @@ use crate::principal::EndUser;
 use crate::time::Timestamp;
 
 /// Most policies in a set.
-pub const MAX_POLICIES: usize = 1_000;
+pub const MAX_POLICIES: usize = 10_000;
+const TOO_MANY: &str = "more than 10,000 policies";
 /// How many entities a policy may follow from one to the next: `resource.tenant.suspended` is 2. All that can be
 /// reached in so many steps are given to the engine with each request, so none that a policy reads is missing.
 pub(super) const DEREFERENCES: u32 = 2;
@@ -51,10 +55,11 @@ impl Source<'_> {
 #[derive(Debug)]
 pub struct PolicySet {
     slices: HashMap<(&'static str, Kind), Slice>,
+    data: HashMap<&'static str, Index>,
     ids: Vec<String>,
 }
 
-/// The policies that can apply to one action on one kind of resource, by their scopes alone.
+/// The policies that can apply to one control action, or one on consents, on one kind of resource, by their scopes alone.
 #[derive(Debug)]
 pub(super) struct Slice {
     pub(super) policies: cedar_policy::PolicySet,
@@ -78,16 +83,17 @@ impl PolicySet {
         scan::check(schema.text, Language::Schema).map_err(|f| schema.refuse(f.offset, f.why))?;
         let (parsed, _) =
             Schema::from_cedarschema_str(schema.text).map_err(|e| schema.refuse_at(&e, "not a valid Cedar schema"))?;
+        count(policies)?;
         let mut set = cedar_policy::PolicySet::new();
         let mut origins = HashMap::new();
         for source in policies {
             parse(*source, &mut set, &mut origins)?;
         }
         validate(&parsed, &set, &origins)?;
-        let slices = slices(&parsed, &set).map_err(|why| schema.refuse(0, why))?;
+        let (slices, data) = slices(&parsed, &set).map_err(|why| schema.refuse(0, why))?;
         let mut ids: Vec<_> = origins.into_keys().collect();
         ids.sort_unstable();
-        Ok(Self { slices, ids })
+        Ok(Self { slices, data, ids })
     }
 
     /// The schema and baseline set that come with this version.
@@ -106,6 +112,11 @@ impl PolicySet {
     pub(super) fn slice(&self, action: &'static str, kind: Kind) -> Option<&Slice> {
         self.slices.get(&(action, kind))
     }
+
+    /// The policies of a data action.
+    pub(super) fn data(&self, action: &'static str) -> Option<&Index> {
+        self.data.get(action)
+    }
 }
 
 /// The schema that comes with this version.
@@ -114,6 +125,19 @@ pub const BASELINE_SCHEMA: Source<'static> =
 /// The baseline policies that come with this version.
 pub const BASELINE_POLICIES: Source<'static> =
     Source { name: "baseline.cedar", text: include_str!("../../../policies/baseline.cedar") };
+
+/// Refuses too many policies before any is parsed.
+fn count(policies: &[Source<'_>]) -> Result<(), Error> {
+    let mut room = MAX_POLICIES;
+    for source in policies {
+        let starts = scan::check(source.text, Language::Policy).map_err(|f| source.refuse(f.offset, f.why))?;
+        if let Some(offset) = starts.get(room) {
+            return Err(source.refuse(*offset, TOO_MANY));
+        }
+        room -= starts.len();
+    }
+    Ok(())
+}
 
 /// Where a policy was written: for messages.
 pub(super) struct Origin<'a> {
@@ -146,7 +170,7 @@ pub(super) fn parse<'a>(
             return Err(source.refuse(offset, "another policy has the same @id"));
         }
         if origins.len() > MAX_POLICIES {
-            return Err(source.refuse(offset, "more than 1,000 policies"));
+            return Err(source.refuse(offset, TOO_MANY));
         }
         into.add(policy.new_id(PolicyId::new(id))).map_err(|_| source.refuse(offset, "the policy cannot be added"))?;
     }
@@ -205,15 +229,15 @@ pub(super) const fn what_is_wrong(error: &ValidationError) -> &'static str {
     }
 }
 
+type Slices = (HashMap<(&'static str, Kind), Slice>, HashMap<&'static str, Index>);
+
 /// One slice for each action of the code and each kind of resource that the schema allows it on; refuses a schema
 /// whose shapes are not those of [`entities`].
-fn slices(
-    schema: &Schema,
-    set: &cedar_policy::PolicySet,
-) -> Result<HashMap<(&'static str, Kind), Slice>, &'static str> {
+fn slices(schema: &Schema, set: &cedar_policy::PolicySet) -> Result<Slices, &'static str> {
     let actions = schema.action_entities().map_err(|_| "its actions cannot be listed")?;
     let probe = Probe::new(schema).map_err(|NotExpressible| "entities of this version do not fit the schema")?;
-    let mut slices = HashMap::new();
+    let (mut slices, mut data) = (HashMap::new(), HashMap::new());
+    let mut singles = HashMap::new();
     for (names, world) in
         [(DATA_ACTIONS, World::Data), (CONSENT_ACTIONS, World::Consent), (CONTROL_ACTIONS, World::Control)]
     {
@@ -253,6 +277,12 @@ fn slices(
                     };
                     action && principal && resource
                 };
+                if world == World::Data {
+                    let policies: Vec<_> =
+                        set.policies().filter(applies).map(|p| single(&mut singles, p)).collect::<Result<_, _>>()?;
+                    data.insert(name, Index::new(name, action.clone(), &policies));
+                    continue;
+                }
                 let policies = cedar_policy::PolicySet::from_policies(set.policies().filter(applies).cloned())
                     .map_err(|_| "the policies cannot be sliced")?;
                 slices.insert((name, kind), Slice { policies, action: action.clone() });
@@ -262,7 +292,15 @@ fn slices(
             }
         }
     }
-    Ok(slices)
+    Ok((slices, data))
+}
+
+/// Each policy is kept once, however many actions it is about.
+fn single(made: &mut HashMap<PolicyId, Arc<Single>>, policy: &Policy) -> Result<Arc<Single>, &'static str> {
+    Ok(match made.entry(policy.id().clone()) {
+        Entry::Occupied(found) => Arc::clone(found.get()),
+        Entry::Vacant(free) => Arc::clone(free.insert(Arc::new(Single::new(policy)?))),
+    })
 }
 
 /// The actions of one kind of principal.

@@ -4,19 +4,25 @@
 mod action;
 mod authorizer;
 mod cedar;
+mod compile;
 mod decision;
+mod decisions;
 mod diagnose;
 mod entities;
 mod guards;
+mod index;
 mod pattern;
 mod permit;
+mod plan;
 #[cfg(feature = "prove")]
 pub mod prove;
+mod reads;
 mod registry;
 #[cfg(feature = "prove")]
 pub mod rehearse;
 mod request;
 mod scan;
+mod screen;
 #[cfg(test)]
 mod tests;
 
@@ -26,7 +32,7 @@ pub use action::{
     ListTenants, Opens, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey,
     Seals, ShredSubject, ShredTenant, SuspendTenant, WithdrawConsent,
 };
-pub use authorizer::{Authorizer, PERMIT_LIFETIME_MILLIS};
+pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub use diagnose::{Diagnostic, diagnose};

@@ -80,6 +80,19 @@ impl Grant<'_> {
         }
     }
 
+    /// How many tenants each workload as the engine sees it names for itself; 0 if all share the entry's list, or it is
+    /// one tenant.
+    pub(super) fn copied(&self) -> usize {
+        match (&self.entry.principal, &self.entry.tenants) {
+            (None, Tenants::Listed(listed)) => listed.len(),
+            _ => 0,
+        }
+    }
+
+    pub(super) const fn description(&self) -> &Description {
+        &self.entry.description
+    }
+
     /// The workload as the engine sees it.
     pub(super) fn principal(&self, spiffe_id: &str) -> Result<Entities, entities::NotExpressible> {
         if let Some(made) = &self.entry.principal {

@@ -162,6 +162,19 @@ impl EndUser {
         Self { not_after, ..self }
     }
 
+    /// The same with other claims, for the same tests.
+    #[cfg(test)]
+    pub(crate) fn claiming(
+        self,
+        roles: Vec<&str>,
+        amr: Vec<&str>,
+        acr: Option<&str>,
+        auth_time: Option<Timestamp>,
+    ) -> Self {
+        let names = |of: Vec<&str>| of.into_iter().map(str::to_owned).collect();
+        Self { roles: names(roles), amr: names(amr), acr: acr.map(str::to_owned), auth_time, ..self }
+    }
+
     /// An end user that no token proves, valid until 2100-01-01, for the tests of the floors above.
     #[cfg(test)]
     pub(crate) fn for_test(subject: &str, tenant: &str, fresh_until: Option<Timestamp>) -> Self {

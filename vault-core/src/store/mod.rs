@@ -20,6 +20,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Weak;
+use std::time::Duration;
 
 pub use bounds::{MAX_BATCH, MAX_KEY, MAX_VALUE, check_batch};
 pub use embedded::EmbeddedStore;
@@ -28,6 +29,7 @@ pub use postgres::{Address, PostgresSettings, PostgresStore, Tls};
 
 pub use crate::audit::Anchor;
 use crate::error::Error;
+use crate::time::Timestamp;
 
 /// A future that borrows from its caller and can move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -56,10 +58,12 @@ pub enum Table {
     Approvals,
     /// One row an erasure receipt.
     Receipts,
+    /// A shared store's own, not among [`Self::ALL`]: which gateways work on the rows. No backup holds it.
+    Gateways,
 }
 
 impl Table {
-    /// All of them.
+    /// All tables of the vault's rows.
     pub const ALL: [Self; 10] = [
         Self::Tenants,
         Self::Datasets,
@@ -86,6 +90,7 @@ impl Table {
             Self::Subjects => "subjects",
             Self::Approvals => "approvals",
             Self::Receipts => "receipts",
+            Self::Gateways => "gateways",
         }
     }
 }
@@ -136,6 +141,17 @@ pub struct Scanned {
     pub key: Vec<u8>,
     /// The row.
     pub row: Row,
+}
+
+/// A gateway, and what it says of a tenant's keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Eviction {
+    /// Its name, and what tells its starts apart.
+    pub gateway: String,
+    /// How long it serves without the database.
+    pub lease: Duration,
+    /// When, by its own clock, it had wiped what was revoked; `None` if it has not said so.
+    pub evicted: Option<Timestamp>,
 }
 
 /// Durable rows with compare-and-swap.
@@ -193,6 +209,39 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// every older state, and every other history. `None` for a store that shares its rows with nobody.
     fn anchor(&self) -> Option<Anchor> {
         None
+    }
+
+    /// Which gateways work on the same rows and may have keys in memory, and which of them have wiped what was last revoked
+    /// of a tenant: what a commit before this call destroyed. Waits up to `patience` for the others. `None` for a store that
+    /// shares its rows with nobody.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    fn evictions<'a>(
+        &'a self,
+        tenant: &'a [u8],
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Option<Vec<Eviction>>, Error>> {
+        let _ = (tenant, patience);
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// Whether it is this store through which work in steps is to be carried on; of those that share their rows one is,
+    /// until it has not asked for some seconds. Two who work at the same time do no harm.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    fn tends(&self) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
+
+    /// For a store that shares its rows: has the watchers wipe everything, refuses data calls from then on, and tells the
+    /// others that nobody has to wait for this one. One that is dropped without it is waited for until its lease has ended.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`]: the others do not know then.
+    fn leave(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(std::future::ready(Ok(())))
     }
 
     /// Has a watcher told of changes made through other stores on the same rows, for as long as it lives. To have the

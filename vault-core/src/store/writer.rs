@@ -10,6 +10,7 @@ use redb::{Durability, WriteTransaction};
 use super::engine::{Engine, Fault, bytes_of, decode, fenced};
 use super::{Expect, Write, row};
 use crate::error::{Dependency, Error};
+use crate::failpoint::{Moment, Step, reach};
 
 /// Batches that may wait; past that the disk cannot keep up, and callers are told at once.
 const QUEUE: usize = 1024;
@@ -115,7 +116,9 @@ fn write(engine: &Engine, group: &[Job]) -> Vec<Answer> {
                 outcomes.push(outcome);
             }
             if changed {
+                reach(Step::StoreCommit, Moment::Before);
                 txn.commit()?;
+                reach(Step::StoreCommit, Moment::After);
             } else {
                 txn.abort()?;
             }

@@ -1,13 +1,20 @@
 //! What takes two operators: shredding. One asks, another one approves, and that carries it out.
 
+use std::time::Duration;
+
 use super::control::{About, Ask, ControlCall};
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, Subject, TenantId};
-use crate::keys::receipt::{self, Evicted, ReceiptText};
-use crate::keys::{Approval, ApprovalState, BUSY, NewApproval, Ordered, Seen, Shredded, Turn};
+use crate::keys::receipt::{self, ReceiptText};
+use crate::keys::{Approval, ApprovalState, BUSY, Everywhere, NewApproval, Ordered, Seen, Shredded, Turn};
 use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
+
+/// How long an approval waits for the other gateways: far longer than they take if they are there. One that is cut off
+/// takes as long as its lease, and no operator's call waits for that.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Vault {
     /// Asks for the destruction of all data keys of a subject of a tenant. Nothing happens until another operator
@@ -100,8 +107,9 @@ impl Vault {
     }
 
     /// Approves what another operator asked for, if it is what `seen` says, and carries it out. The answer's state is
-    /// [`ApprovalState::Executed`], with the receipt; or [`ApprovalState::Approved`] if the call's permit ran out first:
-    /// then [`Vault::tend`] goes on, and [`Self::get_approval`] gives the receipt later.
+    /// [`ApprovalState::Executed`], with the receipt; or [`ApprovalState::Approved`] if the call's permit ran out first, or
+    /// another gateway does not confirm within two seconds that it has wiped the keys: then [`Vault::tend`] goes on, and
+    /// [`Self::get_approval`] gives the receipt later.
     ///
     /// # Errors
     /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256` or `subject`;
@@ -124,12 +132,13 @@ impl Vault {
                 let (write, ordered, request) =
                     self.keys.decide((tenant, id), Some(seen), who, ApprovalState::Approved).await?;
                 // In the log before it happens, and in whatever state this call ends.
-                self.audit.system_of(tenant, SystemEvent::Approving { approval: id, request }).await?;
+                let approving = SystemEvent::Approving { approval: id, request };
+                around(Step::ShredApproving, self.audit.system_of(tenant, approving)).await?;
                 match self.keys.begin_shred(&ordered, (id, write), delay).await {
                     Ok(()) => break request,
                     // The one before first, then this one.
                     Err(error) if error == BUSY => {
-                        let _: Turn<()> = self.shred_turn(tenant).await?;
+                        let _: Turn<()> = self.shred_turn(tenant, PATIENCE).await?;
                     }
                     // Read again: the tenant may be another by now, or this approval decided.
                     Err(Error::Conflict(_)) => {}
@@ -137,7 +146,7 @@ impl Vault {
                 }
             };
             while self.has_time(recorded) {
-                match self.shred_turn(tenant).await? {
+                match self.shred_turn(tenant, PATIENCE).await? {
                     Turn::More => {}
                     Turn::Ready(()) | Turn::Idle => break,
                 }
@@ -148,24 +157,27 @@ impl Vault {
         .await
     }
 
-    /// One step of a shred; its end is in the audit log before its receipt is signed and written down.
-    pub(super) async fn shred_turn(&self, tenant: &TenantId) -> Result<Turn<()>, Error> {
+    /// One step of a shred; its end is in the audit log before its receipt is signed and written down. The last waits up
+    /// to `patience` for other gateways, and is idle while there is one to wait for.
+    pub(super) async fn shred_turn(&self, tenant: &TenantId, patience: Duration) -> Result<Turn<()>, Error> {
         Ok(match self.keys.shred_turn(tenant).await? {
             Turn::More => Turn::More,
             Turn::Idle => Turn::Idle,
             Turn::Ready(done) => {
+                let Some(everywhere) = self.keys.evicted_everywhere(tenant, done.approval, patience).await? else {
+                    return Ok(Turn::Idle);
+                };
                 let event =
                     SystemEvent::Shredded { approval: done.approval, data_keys: done.keys, version: done.under };
-                let entry = self.audit.system_of(tenant, event).await?;
-                let receipt = self.audit.sign_note(&self.receipt(tenant, &done, entry.index).text())?;
+                let entry = around(Step::ShredEntry, self.audit.system_of(tenant, event)).await?;
+                let receipt = self.audit.sign_note(&self.receipt(tenant, &done, everywhere, entry.index).text())?;
                 self.keys.end_shred(tenant, &done, &receipt).await?;
                 Turn::Ready(())
             }
         })
     }
 
-    fn receipt(&self, tenant: &TenantId, done: &Shredded, audit_entry: u64) -> ReceiptText {
-        let instance = self.keys.instance().to_owned();
+    fn receipt(&self, tenant: &TenantId, done: &Shredded, everywhere: Everywhere, audit_entry: u64) -> ReceiptText {
         ReceiptText {
             approval: done.approval,
             tenant: tenant.clone(),
@@ -176,9 +188,10 @@ impl Vault {
             listed: done.listed.iter().map(receipt::listed).collect(),
             tenant_key_version: done.under.0,
             due: done.due.map(receipt::time),
-            evicted: vec![Evicted { gateway: instance.clone(), confirmed: receipt::time(self.clock.now()) }],
+            evicted: everywhere.evicted,
+            lease_ended: everywhere.lease_ended,
             audit_entry,
-            instance,
+            instance: self.keys.instance().to_owned(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::Vault;
 use crate::audit::Recorded;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, DatasetId, Fingerprint, Reason, RequestId, Subject, TenantId};
 use crate::keys::{Dataset, Tenant, Turn};
 use crate::kms::Custody;
@@ -88,14 +89,14 @@ impl Vault {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),
         };
-        let recorded = self.intend(permit, None).await?;
+        let recorded = around(Step::ControlIntent, self.intend(permit, None)).await?;
         match work(&recorded).await {
             Ok((done, About { detail, approval: None })) => {
-                self.audit.control(&recorded, detail, None).await?;
+                around(Step::ControlExecuted, self.audit.control(&recorded, detail, None)).await?;
                 Ok(done)
             }
             Ok((done, About { detail, approval: Some(approval) })) => {
-                self.audit.control_of(&recorded, detail, approval).await?;
+                around(Step::ControlExecuted, self.audit.control_of(&recorded, detail, approval)).await?;
                 Ok(done)
             }
             Err(error) => self.settle(recorded, Err(error)).await,

@@ -6,8 +6,9 @@ use futures_util::future::join_all;
 
 use super::Vault;
 use crate::audit::KeyRef;
-use crate::envelope::{Context, Header};
+use crate::envelope::{Context, DataKey, Header};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
 use crate::keys::OpeningPlan;
 use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Rewrap};
@@ -133,7 +134,7 @@ impl Vault {
         let recorded = self.intend(permit, key_of(&plan, header)).await.map_err(opaque)?;
         let opened = match plan {
             Ok(plan) => {
-                let open = |key: &crate::envelope::DataKey| key.open(request.context, request.envelope);
+                let open = |key: &DataKey| key.open(request.context, request.envelope);
                 self.keys.open_with(&recorded, &plan, open).await.map(|plaintext| (plaintext, plan.key))
             }
             Err(error) => Err(error),
@@ -151,12 +152,14 @@ impl Vault {
         let permit = self.permit::<Rewrap>(who, request.target, 1).await?;
         let from = self.plan_opening(&permit, header).await;
         let to = self.keys.plan_sealing(permit.resource()).await;
-        let recorded = self.intend(permit, key_of(&from, header)).await.map_err(opaque)?;
+        let intent = self.intend(permit, key_of(&from, header));
+        let recorded = around(Step::RewrapIntent, intent).await.map_err(opaque)?;
         let rewrapped = async {
             let (from, to) = (from?, to?);
             let plaintext =
                 self.keys.open_with(&recorded, &from, |key| key.open(request.context, request.envelope)).await?;
-            self.keys.seal_with(&recorded, to, |key| key.seal(request.context, plaintext.expose())).await
+            let seal = |key: &DataKey| key.seal(request.context, plaintext.expose());
+            around(Step::RewrapSeal, self.keys.seal_with(&recorded, to, seal)).await
         }
         .await;
         let (envelope, key) = self.settle(recorded, rewrapped).await?;

@@ -189,6 +189,15 @@ impl Vault {
         }
     }
 
+    /// Wipes every key in memory. Where gateways share the store, refuses data calls from then on, and tells the others
+    /// that nobody has to wait for this one: call it before [`Self::close`], else a shred waits until its lease has ended.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`]: the others do not know then; the keys are wiped.
+    pub async fn leave(&self) -> Result<(), Error> {
+        self.keys.leave().await
+    }
+
     /// Wipes every key in memory and closes the audit log: what waits is written, the last checkpoint signed. Blocks until
     /// then. A vault that is only dropped leaves a log that recovers when it is opened again.
     ///

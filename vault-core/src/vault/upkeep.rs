@@ -1,10 +1,12 @@
 //! Work in steps: what a call begins and what it, the next call or [`Vault::tend`] finishes.
 
 use std::sync::PoisonError;
+use std::time::Duration;
 
 use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::TenantId;
 use crate::keys::{Due, Turn};
 use crate::policy::{Action, Permit};
@@ -43,11 +45,15 @@ impl Vault {
 
     /// Looks whether some of the keys are due for rotation, another part each time; then carries on what is under way for
     /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault
-    /// has been opened, and from time to time; more than one may at the same time.
+    /// has been opened, and from time to time; more than one may at the same time. Of several gateways on one store, one
+    /// does it, and the others nothing, until that one has not asked for some seconds.
     ///
     /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`] if the tenants with work cannot be read.
+    /// [`Error::Unavailable`], [`Error::Corrupt`] if the tenants with work cannot be read, or who tends them.
     pub async fn tend(&self, keep_going: impl Fn() -> bool) -> Result<Tended, Error> {
+        if !self.keys.tends().await? {
+            return Ok(Tended::default());
+        }
         let mut tended = Tended { due: self.rotate_due().await?, ..Tended::default() };
         let mut after: Option<TenantId> = None;
         loop {
@@ -97,8 +103,8 @@ impl Vault {
         keep_going: &impl Fn() -> bool,
         tended: &mut Tended,
     ) -> Result<(), Error> {
-        while keep_going() {
-            let mut turn = self.shred_turn(tenant).await?;
+        while keep_going() && self.keys.tends().await? {
+            let mut turn = self.shred_turn(tenant, Duration::ZERO).await?;
             if turn == Turn::Idle {
                 turn = self.rotation_turn(tenant).await?;
             }
@@ -120,7 +126,8 @@ impl Vault {
             Turn::More => Turn::More,
             Turn::Idle => Turn::Idle,
             Turn::Ready(ripe) => {
-                self.audit.system_of(tenant, SystemEvent::TenantKeyDestroyed { version: ripe.version }).await?;
+                let event = SystemEvent::TenantKeyDestroyed { version: ripe.version };
+                around(Step::DestroyEntry, self.audit.system_of(tenant, event)).await?;
                 self.keys.end_destruction(tenant, &ripe).await?;
                 Turn::Ready(())
             }
@@ -134,7 +141,7 @@ impl Vault {
             Turn::Idle => Turn::Idle,
             Turn::Ready(rotation) => {
                 let event = SystemEvent::TenantKeyRotated { version: rotation.to, data_keys: rotation.data_keys };
-                self.audit.system_of(tenant, event).await?;
+                around(Step::RotateEntry, self.audit.system_of(tenant, event)).await?;
                 self.keys.end_rotation(tenant, &rotation).await?;
                 Turn::Ready(())
             }

@@ -162,6 +162,7 @@ fn a_key_that_its_owner_takes_away_ends_the_tenants_data_within_the_cache_ttl() 
             matches!(refused, Err(Error::RootKey { retry: false, why, .. }) if why.contains(taken.says)),
             "{refused:?}"
         );
+        println!("measured: KMS key {}: served for 59 s of a key's time to live of 60 s, then refused", taken.says);
         let fresh = Key32::generate().unwrap();
         let outer = EncryptionContext { layer: Layer::Outer, ..context("acme") };
         assert_eq!(block_on(root.unwrap(&wrapped, &context("acme"))).err(), Some(taken.error));

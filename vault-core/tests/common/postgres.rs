@@ -166,9 +166,27 @@ impl Server {
 
     /// Makes a database that nobody else uses, and returns its name.
     pub(crate) fn database(&self) -> String {
-        static NEXT: AtomicU32 = AtomicU32::new(1);
-        let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = Self::fresh_name();
         self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        name
+    }
+
+    fn fresh_name() -> String {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Makes a database that is as another one is, to which nobody may be connected, and returns its name. A connection
+    /// that is just ending is waited for.
+    pub(crate) fn copy(&self, of: &str) -> String {
+        let name = Self::fresh_name();
+        for _ in 0..500 {
+            if self.sql("postgres", &format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{of}'")) == "0" {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        self.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {of}"));
         name
     }
 
@@ -204,6 +222,7 @@ pub(crate) fn another_ca() -> String {
 
 // A test file uses a part of this; naming all of it here keeps the rest from being reported as dead.
 const _: () = {
-    let _ = (Server::shared, Server::own, Server::start, Server::crash, Server::database, Server::sql, another_ca);
+    let _ = (Server::shared, Server::own, Server::start, Server::crash, Server::database, Server::copy, Server::sql);
+    let _ = another_ca;
     let _ = |server: &Server| (server.port, server.ca_pem.len());
 };

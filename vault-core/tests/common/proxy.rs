@@ -90,3 +90,8 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8) {
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }
+
+// A test file uses a part of this; naming all of it here keeps the rest from being reported as dead.
+const _: () = {
+    let _ = (Proxy::mend, Proxy::swallow, Proxy::refuse, Proxy::cut);
+};

@@ -42,6 +42,8 @@ pub struct Postgres {
     pub revocation_lease: Duration,
     /// Rows in memory.
     pub cached_rows: usize,
+    /// This gateway's name in erasure receipts.
+    pub gateway: String,
 }
 
 /// Where a PostgreSQL listens.
@@ -87,10 +89,23 @@ pub(super) struct RawStore {
     statement_timeout_ms: Number,
     revocation_lease_ms: Number,
     cached_rows: Number,
+    gateway: Option<Text>,
 }
 
 /// PostgreSQL's usual port.
 const PORT: u16 = 5432;
+
+/// Whether a gateway may be called so.
+fn is_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    (1..=63).contains(&name.len()) && name.bytes().all(good)
+}
+
+/// The machine's name, as far as a gateway may be called so.
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_ascii_lowercase();
+    if is_name(&name) { name } else { "gateway".to_owned() }
+}
 
 impl Reader<'_> {
     pub(super) fn store(&self, raw: &Spanned<RawStore>) -> Result<Store, ConfigError> {
@@ -112,7 +127,16 @@ impl Reader<'_> {
     }
 
     fn embedded(&self, at: usize, raw: &RawStore) -> Result<Store, ConfigError> {
-        let texts = [&raw.ca, &raw.certificate, &raw.key, &raw.socket, &raw.database, &raw.user, &raw.password_file];
+        let texts = [
+            &raw.ca,
+            &raw.certificate,
+            &raw.key,
+            &raw.socket,
+            &raw.database,
+            &raw.user,
+            &raw.password_file,
+            &raw.gateway,
+        ];
         let numbers = [
             &raw.port,
             &raw.connections,
@@ -161,6 +185,14 @@ impl Reader<'_> {
             statement_timeout: millis(&raw.statement_timeout_ms, "store.statement_timeout_ms", 5000, 10, 60_000)?,
             revocation_lease: millis(&raw.revocation_lease_ms, "store.revocation_lease_ms", 10_000, 1000, 60_000)?,
             cached_rows: count(&raw.cached_rows, "store.cached_rows", 200_000, 100_000_000)?,
+            gateway: match &raw.gateway {
+                None => machine(),
+                Some(name) if is_name(name.get_ref()) => name.get_ref().clone(),
+                Some(name) => {
+                    let why = "must be 1 to 63 of the characters a-z 0-9 . _ -";
+                    return Err(self.refuse(name.span().start, "store.gateway", why));
+                }
+            },
         })
     }
 

@@ -5,6 +5,7 @@ use super::{RETRIES, STEP, tenant_of};
 use crate::audit::{KeyRef, Recorded};
 use crate::crypto::random_bytes;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{KeyId, KeyVersion, TenantId};
 use crate::keys::keyring::{Keyring, in_time};
 use crate::keys::rows::{self, ActiveKeyRow, DataKeyRow, KeyState, TenantState};
@@ -88,7 +89,7 @@ impl Keyring {
                 Err(Error::FailedPrecondition(_)) => return Ok(false),
                 Err(error) => return Err(error),
             }
-            match self.parts.store.commit(writes).await {
+            match around(Step::RotateDataKey, self.parts.store.commit(writes)).await {
                 Ok(()) => {
                     self.follow_rotation(tenant, key.key_id, under).await?;
                     return Ok(true);
@@ -124,7 +125,7 @@ impl Keyring {
                 return Ok(());
             }
             let write = self.rewrap_row(tenant, under, &key, Expect::Version(stored.version), row).await?;
-            match self.parts.store.commit(vec![write]).await {
+            match around(Step::RotateFollow, self.parts.store.commit(vec![write])).await {
                 Ok(()) => return Ok(()),
                 // The rotation found it first.
                 Err(Error::Conflict(_)) => {}

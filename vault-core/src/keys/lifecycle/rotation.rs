@@ -10,6 +10,7 @@ use super::tenants::Tenant;
 use super::{RETRIES, STEP, at_revision, tenant_of};
 use crate::audit::Recorded;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{KeyVersion, TenantId};
 use crate::keys::keyring::{Keyring, PSEUDONYMS, in_time};
 use crate::keys::rows::{self, DataKeyRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState};
@@ -62,7 +63,7 @@ pub(crate) enum Turn<T> {
     More,
     /// All is done but to write so down, once the audit log has it.
     Ready(T),
-    /// Nothing is under way.
+    /// Nothing is under way, or nothing can be done now.
     Idle,
 }
 
@@ -101,7 +102,7 @@ impl Keyring {
             }
             let custody = self.custody_of_next(recorded, &old)?;
             let writes = self.new_version(tenant, (row, stored.version), custody, work).await?;
-            match self.parts.store.commit(writes).await {
+            match around(Step::RotateBegin, self.parts.store.commit(writes)).await {
                 Ok(()) => return self.view_tenant(tenant).await,
                 // The tenant changed, or something else began for it: read again.
                 Err(Error::Conflict(_)) => {}
@@ -168,27 +169,32 @@ impl Keyring {
             let after = rotation.after.as_ref().map(|cursor| cursor.0.as_slice());
             let found = self.parts.store.scan(Table::DataKeys, &prefix, after, STEP).await?;
             let mut writes = self.rewrapped(tenant, to, &found).await?;
-            match found.last() {
+            let step = match found.last() {
                 None if rotation.in_pass == 0 => match self.rewrapped_side_key(tenant, to).await? {
                     None => return Ok(Turn::Ready(Rotation::from(&*rotation))),
-                    Some(write) => writes.push(write),
+                    Some(write) => {
+                        writes.push(write);
+                        Step::RotateSideKey
+                    }
                 },
                 None => {
                     rotation.after = None;
                     rotation.pass += 1;
                     rotation.in_pass = 0;
                     rotation.seen = 0;
+                    Step::RotatePass
                 }
                 Some(last) => {
                     rotation.after = Some(Cursor(last.key.clone()));
                     rotation.in_pass += writes.len() as u64;
                     rotation.rewrapped += writes.len() as u64;
                     rotation.seen += found.len() as u64;
+                    Step::RotateRewrap
                 }
-            }
+            };
             rotation.updated = self.parts.clock.now().0;
             writes.push(work.write(tenant)?);
-            match self.parts.store.commit(writes).await {
+            match around(step, self.parts.store.commit(writes)).await {
                 Ok(()) => return Ok(Turn::More),
                 // A key changed under this step, or another carried the step out: read again.
                 Err(Error::Conflict(_)) => {}
@@ -213,7 +219,7 @@ impl Keyring {
             rotation.after = None;
             rotation.updated = now;
             rotation.finished = Some(now);
-            match self.parts.store.commit(vec![work.write(tenant)?]).await {
+            match around(Step::RotateEnd, self.parts.store.commit(vec![work.write(tenant)?])).await {
                 // Something else began for the tenant meanwhile.
                 Err(Error::Conflict(_)) => {}
                 done => return done,

@@ -41,16 +41,16 @@ struct Asking {
 /// [`Error::Invalid`] if the request lacks what its action needs.
 pub fn evaluate(set: &PolicySet, registry: &Registry, scene: &Scene) -> Result<Vec<Evaluated>, Error> {
     let asking = asking(registry, scene)?;
-    let slice = asking.as_ref().and_then(|asking| set.slice(asking.action, asking.kind));
     let evaluate = |id: &String| {
         let not = |says| Evaluated { policy: id.clone(), effect: None, says };
         let Some(asking) = &asking else { return not("not evaluated: there is no principal to evaluate it for") };
-        let policy = slice.and_then(|slice| slice.policies.policies().find(|policy| policy.id().to_string() == *id));
-        let (Some(slice), Some(policy)) = (slice, policy) else {
+        let Some((alone, effect)) = alone(set, asking, id) else {
             return not("not about this principal, action or resource");
         };
-        let effect = if policy.effect() == Effect::Permit { "permit" } else { "forbid" };
-        let says = match alone(slice, policy, asking) {
+        let effect = if effect == Effect::Permit { "permit" } else { "forbid" };
+        let (principal, resource) = (asking.principal.clone(), asking.resource.clone());
+        let (context, entities) = (asking.context.clone(), asking.entities.clone());
+        let says = match decide(&alone, principal, resource, context, Entities::empty(), entities) {
             Ok(Verdict { refused: Some(NOT_EVALUATED), .. }) => "fails to be evaluated, which denies the request",
             Ok(Verdict { policies, .. }) if !policies.is_empty() => "applies",
             Ok(_) => "does not apply: its condition is not fulfilled",
@@ -61,11 +61,17 @@ pub fn evaluate(set: &PolicySet, registry: &Registry, scene: &Scene) -> Result<V
     Ok(set.ids().iter().map(evaluate).collect())
 }
 
-fn alone(slice: &Slice, policy: &cedar_policy::Policy, asking: &Asking) -> Result<Verdict, NotExpressible> {
-    let policies = cedar_policy::PolicySet::from_policies([policy.clone()]).map_err(|_| NotExpressible)?;
-    let slice = Slice { policies, action: slice.action.clone() };
-    let (principal, resource) = (asking.principal.clone(), asking.resource.clone());
-    decide(&slice, principal, resource, asking.context.clone(), Entities::empty(), asking.entities.clone())
+/// One policy by itself, if it is among those that can apply.
+fn alone(set: &PolicySet, asking: &Asking, id: &str) -> Option<(Slice, Effect)> {
+    let (policies, action) = if let Some(index) = set.data(asking.action) {
+        (index.policy(id)?.set.clone(), index.action.clone())
+    } else {
+        let slice = set.slice(asking.action, asking.kind)?;
+        let policy = slice.policies.policies().find(|policy| policy.id().to_string() == id)?;
+        (cedar_policy::PolicySet::from_policies([policy.clone()]).ok()?, slice.action.clone())
+    };
+    let effect = policies.policies().next()?.effect();
+    Some((Slice { policies, action }, effect))
 }
 
 /// The request in the engine's terms; `None` if the workload is in no registry entry, or the principal cannot ask.

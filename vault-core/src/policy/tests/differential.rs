@@ -15,21 +15,21 @@ const TENANTS: [&str; 4] = ["acme", "acme2", "globex", "initech"];
 const ROLES: [&str; 4] = ["reader", "rewrapper", "writer", "auditor"];
 
 /// xorshift64*: any numbers will do, the same each time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         usize::try_from(self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33).unwrap() % n
     }
 
-    fn one_in(&mut self, n: usize) -> bool {
+    pub(super) fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0
     }
 
-    fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
+    pub(super) fn some<'a>(&mut self, of: &[&'a str]) -> Vec<&'a str> {
         of.iter().copied().filter(|_| self.one_in(2)).collect()
     }
 }
@@ -223,7 +223,7 @@ fn agrees_with_an_independent_model() {
     let cases = std::env::var("VAULT_TEST_CASES").ok().map_or(CASES, |n| n.parse().unwrap());
     let mut dice = Dice(0x00B1_1D5A_17E0_0001);
     let authorizer = baseline();
-    let mut allowed = 0;
+    let (mut allowed, mut kept) = (0, 0);
     for _ in 0..cases.div_ceil(EACH) {
         let world = World::roll(&mut dice);
         authorizer.swap_registry(registry(&world.toml()));
@@ -247,6 +247,7 @@ fn agrees_with_an_independent_model() {
             let workload = Workload::for_test(&who);
             let end_user = user.as_ref().map(|user| Arc::new(user.proven()));
             let decide = |action: usize| {
+                let end_user = end_user.clone();
                 let (request, facts) = (DataRequest { end_user, ..ask(tenant) }, facts.as_ref());
                 match action {
                     0 => ("Encrypt", authorizer.authorize_data::<Encrypt>(&workload, request, facts, NOW).err()),
@@ -254,7 +255,8 @@ fn agrees_with_an_independent_model() {
                     _ => ("Rewrap", authorizer.authorize_data::<Rewrap>(&workload, request, facts, NOW).err()),
                 }
             };
-            let (action, refusal) = decide(dice.below(3));
+            let number = dice.below(3);
+            let (action, refusal) = decide(number);
             let asked = Asked { who: &who, action, tenant, user: user.as_ref(), consents: &consents, grants: &grants };
             let expected = world.expected(&asked, facts.as_ref());
             assert_eq!(
@@ -263,8 +265,12 @@ fn agrees_with_an_independent_model() {
                 "{who} {action} {tenant} {facts:?} {user:?}\n{}\n{refusal:?}",
                 world.toml()
             );
+            // Once more, when the decision may have been kept.
+            assert_eq!(decide(number).1.map(|refusal| refusal.check), expected, "{who} {action} {tenant}, kept");
             allowed += usize::from(refusal.is_none());
         }
+        kept += authorizer.counts().2;
     }
     assert!(allowed > cases / 50, "too few requests are allowed to tell: {allowed} of {cases}");
+    assert!(kept > cases as u64 / 40, "too few decisions were kept: {kept} of {cases}");
 }

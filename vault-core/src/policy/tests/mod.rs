@@ -1,10 +1,12 @@
 //! Tests that need whole decisions.
 
+mod decisions;
 mod diagnose;
 mod differential;
 mod end_users;
 mod load;
 mod matrix;
+mod naive;
 mod refusals;
 mod registry;
 mod swap;

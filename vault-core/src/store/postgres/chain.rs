@@ -135,15 +135,31 @@ impl Change {
     }
 }
 
-/// The sum over a tenant's replaced rows, as it stands sealed in the database.
-pub(super) fn open_tenant(sealer: &Sealer, tenant: &[u8], epoch: i64, sealed: &[u8]) -> Result<Sum, Error> {
-    let body = sealer.disclose((TENANT, tenant), epoch, sealed)?;
-    <&[u8; 32]>::try_from(body.as_slice()).map(Sum::from_bytes).map_err(|_| damaged())
+/// What stands sealed in the database of a tenant, at the epoch of its last change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Head {
+    /// Over its replaced rows.
+    pub(super) sum: Sum,
+    /// The epoch of the last change that its keys must be wiped for; 0 for none.
+    pub(super) keys: i64,
 }
 
-pub(super) fn seal_tenant(sealer: &Sealer, tenant: &[u8], epoch: i64, sum: Sum) -> Result<Vec<u8>, Error> {
+pub(super) fn open_tenant(sealer: &Sealer, tenant: &[u8], epoch: i64, sealed: &[u8]) -> Result<Head, Error> {
+    let body = sealer.disclose((TENANT, tenant), epoch, sealed)?;
+    match body.split_first_chunk::<32>() {
+        // As it was before it said so: as if keys went with every change.
+        Some((sum, [])) => Ok(Head { sum: Sum::from_bytes(sum), keys: epoch }),
+        Some((sum, keys)) => {
+            let keys = keys.try_into().map(i64::from_be_bytes).map_err(|_| damaged())?;
+            Ok(Head { sum: Sum::from_bytes(sum), keys })
+        }
+        None => Err(damaged()),
+    }
+}
+
+pub(super) fn seal_tenant(sealer: &Sealer, tenant: &[u8], epoch: i64, head: Head) -> Result<Vec<u8>, Error> {
     let number = u64::try_from(epoch).map_err(|_| damaged())?;
-    sealer.close((TENANT, tenant), number, sum.to_bytes().to_vec())
+    sealer.close((TENANT, tenant), number, [&head.sum.to_bytes()[..], &head.keys.to_be_bytes()].concat())
 }
 
 #[cfg(test)]
@@ -170,6 +186,25 @@ mod tests {
         assert_eq!(wrapping, Sum::default());
         wrapping.remove(one);
         assert_eq!(wrapping.to_bytes(), [0xff; 32]);
+    }
+
+    #[test]
+    fn the_head_of_a_tenant_is_read_in_both_forms() {
+        let sealer = Sealer::new(&crate::secret::Key32::copy_of(&[1; 32]).unwrap(), "one").unwrap();
+        let mut sum = Sum::default();
+        sum.add([7; 32]);
+        let head = Head { sum, keys: 5 };
+        let sealed = seal_tenant(&sealer, b"acme", 9, head).unwrap();
+        assert_eq!(open_tenant(&sealer, b"acme", 9, &sealed), Ok(head));
+        assert!(
+            open_tenant(&sealer, b"acme", 8, &sealed).is_err() && open_tenant(&sealer, b"acmf", 9, &sealed).is_err()
+        );
+        let close = |body: &[u8]| sealer.close((TENANT, b"acme"), 9, body.to_vec()).unwrap();
+        let old = close(&sum.to_bytes());
+        assert_eq!(open_tenant(&sealer, b"acme", 9, &old), Ok(Head { sum, keys: 9 }));
+        for len in [0, 31, 33, 39, 41] {
+            assert!(open_tenant(&sealer, b"acme", 9, &close(&vec![0; len])).is_err(), "{len} bytes");
+        }
     }
 
     #[test]

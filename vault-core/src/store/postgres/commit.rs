@@ -9,10 +9,11 @@ use tokio_postgres::{Client, Transaction};
 
 use super::Shared;
 use super::cache::tenant_of;
-use super::chain::{Change, Sum, Total, link, open_tenant, seal_tenant};
+use super::chain::{Change, Head, Total, link, open_tenant, seal_tenant};
 use super::fault::{Fault, of_commit};
 use super::rows::Parameter;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::store::{Expect, Table, Write};
 
 /// How often a batch starts over when another transaction is in the way.
@@ -33,11 +34,9 @@ const UPDATE: &str = "UPDATE blindvault_rows r SET version = w.version + 1, valu
 const EPOCH: &str = "SELECT epoch, sealed FROM blindvault_epoch WHERE id = 1 FOR UPDATE";
 const HEADS: &str = "SELECT tenant, rows_epoch, sealed FROM blindvault_changes WHERE tenant = ANY($1)";
 const ADVANCE: &str = "UPDATE blindvault_epoch SET epoch = $1, sealed = $2 WHERE id = 1";
-const CHANGE: &str = "INSERT INTO blindvault_changes (tenant, rows_epoch, keys_epoch, sealed) \
-    SELECT w.tenant, $1, CASE WHEN w.keys THEN $1 ELSE 0 END, w.sealed \
-    FROM UNNEST($2::BYTEA[], $3::BOOLEAN[], $4::BYTEA[]) AS w (tenant, keys, sealed) \
-    ON CONFLICT (tenant) DO UPDATE SET rows_epoch = EXCLUDED.rows_epoch, sealed = EXCLUDED.sealed, \
-    keys_epoch = CASE WHEN EXCLUDED.keys_epoch > 0 THEN EXCLUDED.keys_epoch ELSE blindvault_changes.keys_epoch END";
+const CHANGE: &str = "INSERT INTO blindvault_changes (tenant, rows_epoch, sealed) \
+    SELECT w.tenant, $1, w.sealed FROM UNNEST($2::BYTEA[], $3::BYTEA[]) AS w (tenant, sealed) \
+    ON CONFLICT (tenant) DO UPDATE SET rows_epoch = EXCLUDED.rows_epoch, sealed = EXCLUDED.sealed";
 const LINK: &str = "INSERT INTO blindvault_chain (epoch, digest) VALUES ($1, $2)";
 const NOTIFY: &str = "SELECT pg_notify('blindvault_epoch', '')";
 /// Instead of it, where there is none.
@@ -137,7 +136,7 @@ impl Shared {
             Ok::<_, Stop>(work)
         });
         let work = begun.await.map_err(|_| SLOW)??;
-        match timeout(self.limit, work.commit()).await {
+        match timeout(self.limit, around(Step::StoreCommit, work.commit())).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(error)) => Err(of_commit(Some(&error)).into()),
             Err(_) => Err(of_commit(None).into()),
@@ -235,21 +234,23 @@ impl Shared {
             before.insert(tenant, (epoch, open_tenant(&self.sealer, tenant, epoch, sealed)?));
         }
         let epoch = total.epoch.checked_add(1).ok_or(Fault::Refused("the revocation epoch is used up"))?;
-        let (mut change, mut sealed, mut keys) = (Change::new(), Vec::new(), Vec::new());
+        let (mut change, mut sealed) = (Change::new(), Vec::new());
         for (tenant, rows) in &by_tenant {
-            let (last, mut sum) = before.get(tenant).map_or((None, Sum::default()), |(at, sum)| (Some(*at), *sum));
+            let (last, mut head) = before.get(tenant).map_or((None, Head::default()), |(at, head)| (Some(*at), *head));
             for row in rows {
                 let kind = row.stored.write.table.name();
                 let place = [kind.as_bytes(), row.stored.key.as_slice()];
                 if row.version > 1 {
-                    sum.remove(self.sealer.element(&place, row.version)?);
+                    head.sum.remove(self.sealer.element(&place, row.version)?);
                 }
-                sum.add(self.sealer.element(&place, row.version + 1)?);
+                head.sum.add(self.sealer.element(&place, row.version + 1)?);
                 change.row(kind, &row.stored.key, row.version + 1, &row.value);
             }
             total.advance(&self.sealer, tenant, last, epoch)?;
-            sealed.push(seal_tenant(&self.sealer, tenant, epoch, sum)?);
-            keys.push(rows.iter().map(|row| &row.stored.write).any(|row| row.revokes || row.table == Table::Tenants));
+            if rows.iter().map(|row| &row.stored.write).any(|row| row.revokes || row.table == Table::Tenants) {
+                head.keys = epoch;
+            }
+            sealed.push(seal_tenant(&self.sealer, tenant, epoch, head)?);
         }
         let digest = change.digest();
         total = Total { epoch, chain: link(&total.chain, epoch, &digest), ..total };
@@ -267,12 +268,8 @@ impl Shared {
             (&epoch, Type::INT8),
         ];
         let advance: &[Parameter<'_>] = &[(&epoch, Type::INT8), (&total, Type::BYTEA)];
-        let changes: &[Parameter<'_>] = &[
-            (&epoch, Type::INT8),
-            (&tenants, Type::BYTEA_ARRAY),
-            (&keys, Type::BOOL_ARRAY),
-            (&sealed, Type::BYTEA_ARRAY),
-        ];
+        let changes: &[Parameter<'_>] =
+            &[(&epoch, Type::INT8), (&tenants, Type::BYTEA_ARRAY), (&sealed, Type::BYTEA_ARRAY)];
         let linked: &[Parameter<'_>] = &[(&epoch, Type::INT8), (&digest, Type::BYTEA)];
         // One way to the database and back for all of them.
         let (updated, ..) = try_join!(

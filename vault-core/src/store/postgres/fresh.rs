@@ -107,6 +107,17 @@ impl Freshness {
     }
 }
 
+/// Whether a head is behind what is known because the tenant changed, and that was confirmed, after it was read.
+///
+/// # Errors
+/// [`OLD`] if what is known was known before.
+fn is_behind(head: i64, known: i64, before: i64) -> Result<bool, Fault> {
+    match head < known {
+        true if known <= before => Err(OLD),
+        behind => Ok(behind),
+    }
+}
+
 /// Stands for a row, whatever its version.
 fn name(sealer: &Sealer, kind: &str, key: &[u8]) -> Result<[u8; 16], Error> {
     let whole = sealer.element(&[kind.as_bytes(), key], 0)?;
@@ -115,11 +126,17 @@ fn name(sealer: &Sealer, kind: &str, key: &[u8]) -> Result<[u8; 16], Error> {
 
 impl Shared {
     /// Whether rows of a tenant, read together with `head`, the epoch of its last change (0 if there was none), are the
-    /// newest. `false` if more is known already than was read: read again.
-    pub(super) async fn is_newest(&self, tenant: &[u8], head: i64, rows: &[Seen<'_>]) -> Result<bool, Error> {
+    /// newest. `before` is the epoch of all that was known before they were read. `false` if more is known by now than was
+    /// read: read again.
+    pub(super) async fn is_newest(
+        &self,
+        tenant: &[u8],
+        (before, head): (i64, i64),
+        rows: &[Seen<'_>],
+    ) -> Result<bool, Error> {
         self.fresh.check()?;
-        if head < self.fresh.epoch_of(tenant).unwrap_or(0) {
-            return Err(OLD.into());
+        if is_behind(head, self.fresh.epoch_of(tenant).unwrap_or(0), before)? {
+            return Ok(false);
         }
         if head == 0 {
             // Nothing of this tenant was ever replaced.
@@ -172,7 +189,7 @@ impl Shared {
             }
             known.sum.add(self.sealer.element(&place, version)?);
         }
-        if open_tenant(&self.sealer, tenant, epoch, &sealed)? != known.sum {
+        if open_tenant(&self.sealer, tenant, epoch, &sealed)?.sum != known.sum {
             return Err(OLD.into());
         }
         known.epoch = epoch;
@@ -192,4 +209,21 @@ async fn read_changed(client: &mut Client, tenant: &[u8], after: i64) -> Result<
     let head = heads.first().map(|row| Ok::<_, tokio_postgres::Error>((row.try_get(0)?, row.try_get(1)?)));
     let rows = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
     Ok((head.transpose()?, rows.collect::<Result<_, tokio_postgres::Error>>()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_was_read_before_a_change_is_not_an_old_one() {
+        // Known when it was read: the database stands as it was before.
+        assert_eq!(is_behind(10, 11, 11), Err(OLD));
+        assert_eq!(is_behind(0, 11, 20), Err(OLD));
+        // Confirmed since.
+        assert_eq!(is_behind(10, 12, 11), Ok(true));
+        // The newest, or newer than what is known.
+        assert_eq!(is_behind(11, 11, 11), Ok(false));
+        assert_eq!(is_behind(12, 11, 30), Ok(false));
+    }
 }

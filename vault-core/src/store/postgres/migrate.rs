@@ -9,7 +9,7 @@ use super::fault::{Fault, of_commit};
 use crate::error::Error;
 
 /// The steps, oldest first; the first is version 1. A step that was released never changes.
-const STEPS: [&str; 1] = [include_str!("migrations/0001_rows.sql")];
+const STEPS: [&str; 2] = [include_str!("migrations/0001_rows.sql"), include_str!("migrations/0002_gateways.sql")];
 
 /// How often to start over when another gateway makes the same table at the same moment.
 const ATTEMPTS: u32 = 5;

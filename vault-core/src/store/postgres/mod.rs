@@ -3,6 +3,7 @@
 //! ```text
 //! mod          the store: its runtime, what calls become
 //!   watch      revocations made elsewhere, and the lease
+//!   gateways · census    who else works here      evictions · tending    what each has wiped, who carries on work
 //!   rows · commit    reading, writing          migrate · store_key   what is done once, at the start
 //!     fresh    whether a row is the newest     cache   rows in memory
 //!     chain    what binds rows to the present
@@ -15,17 +16,21 @@
 //! neither read nor make rows, nor move or renumber them (`seal`), nor put an old one back (`fresh`). `docs/postgres.md` says what it can do.
 
 mod cache;
+mod census;
 mod chain;
 mod commit;
 mod connection;
+mod evictions;
 mod fault;
 mod fresh;
+mod gateways;
 mod migrate;
 mod pool;
 mod rows;
 mod seal;
 mod settings;
 mod store_key;
+mod tending;
 mod watch;
 
 use std::fmt;
@@ -41,10 +46,11 @@ use self::cache::RowCache;
 use self::connection::Connector;
 use self::fault::Fault;
 use self::fresh::Freshness;
+use self::gateways::Gateways;
 use self::pool::Pool;
 use self::seal::Sealer;
 use self::watch::{Lease, Watch};
-use super::{Anchor, BoxFuture, Row, Scanned, Store, Table, Watcher, Write, check_batch};
+use super::{Anchor, BoxFuture, Eviction, Row, Scanned, Store, Table, Watcher, Write, check_batch};
 use crate::error::{Dependency, Error};
 use crate::kms::Roots;
 
@@ -69,6 +75,7 @@ struct Shared {
     fresh: Freshness,
     cache: RowCache,
     lease: Lease,
+    gateways: Gateways,
     watchers: Mutex<Vec<Weak<dyn Watcher>>>,
     /// Whether the database knows LISTEN and NOTIFY; without them changes are found by asking.
     notifies: bool,
@@ -134,6 +141,7 @@ async fn open(settings: PostgresSettings, roots: Arc<Roots>, instance: String) -
     timeout(MIGRATION, migrate::migrate(client)).await.map_err(slow)??;
     let sealer = store_key::load(client, &roots, &instance).await?;
     let lease = Lease::new(settings.revocation_lease);
+    let gateways = Gateways::new(&settings.gateway, settings.revocation_lease)?;
     let limit = settings.statement_timeout;
     let begun = Watch::begin(Arc::clone(&connector), client, &sealer, settings.anchor.as_ref(), &lease);
     let (watch, fresh) = timeout(MIGRATION, begun).await.map_err(slow)??;
@@ -144,6 +152,7 @@ async fn open(settings: PostgresSettings, roots: Arc<Roots>, instance: String) -
         fresh,
         cache: RowCache::new(settings.cached_rows),
         lease,
+        gateways,
         watchers: Mutex::default(),
         notifies: match listens.map_err(Fault::from) {
             Ok(()) => true,
@@ -173,6 +182,10 @@ impl Store for PostgresStore {
     fn get_cached<'a>(&'a self, table: Table, key: &'a [u8]) -> BoxFuture<'a, Result<Option<Row>, Error>> {
         Box::pin(async move {
             self.shared.lease.check()?;
+            if !self.shared.gateways.is_in()? {
+                let shared = Arc::clone(&self.shared);
+                self.threads.run(async move { shared.join().await }).await?;
+            }
             let ticket = match self.shared.cache.get(table, key) {
                 Ok(row) => return Ok(Some(row)),
                 Err(ticket) => ticket,
@@ -217,6 +230,31 @@ impl Store for PostgresStore {
 
     fn lease(&self) -> Result<(), Error> {
         self.shared.lease.check()
+    }
+
+    fn evictions<'a>(
+        &'a self,
+        tenant: &'a [u8],
+        patience: Duration,
+    ) -> BoxFuture<'a, Result<Option<Vec<Eviction>>, Error>> {
+        Box::pin(async move {
+            let (shared, tenant) = (Arc::clone(&self.shared), tenant.to_vec());
+            self.threads.run(async move { shared.evictions(&tenant, patience).await.map(Some) }).await
+        })
+    }
+
+    fn tends(&self) -> BoxFuture<'_, Result<bool, Error>> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            self.threads.run(async move { shared.tends().await }).await
+        })
+    }
+
+    fn leave(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let shared = Arc::clone(&self.shared);
+            self.threads.run(async move { shared.leave().await }).await
+        })
     }
 
     fn watch(&self, watcher: Weak<dyn Watcher>) {

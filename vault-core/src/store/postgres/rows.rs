@@ -1,4 +1,4 @@
-//! Reading rows.
+//! Reading rows, and single statements that write.
 
 use tokio::time::timeout;
 use tokio_postgres::Row as SqlRow;
@@ -30,7 +30,7 @@ fn behind(prefix: &[u8]) -> Option<Vec<u8>> {
 
 impl Shared {
     /// Runs one statement that reads. A connection that had died while it was idle is no reason to fail.
-    async fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<SqlRow>, Error> {
+    pub(super) async fn read(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<Vec<SqlRow>, Error> {
         loop {
             let loan = self.pool.take().await?;
             let fault = match timeout(self.limit, loan.connection.client.query_typed(sql, parameters)).await {
@@ -49,12 +49,32 @@ impl Shared {
         }
     }
 
+    /// Runs one statement that writes and may be repeated. Returns how many rows it changed.
+    pub(super) async fn execute(&self, sql: &str, parameters: &[Parameter<'_>]) -> Result<u64, Error> {
+        loop {
+            let loan = self.pool.take().await?;
+            let fault = match timeout(self.limit, loan.connection.client.execute_typed(sql, parameters)).await {
+                Ok(Ok(changed)) => {
+                    self.pool.give_back(loan);
+                    return Ok(changed);
+                }
+                Ok(Err(error)) => Fault::from(error),
+                Err(_) => Fault::Lost("the database did not answer in time"),
+            };
+            if !(loan.reused && matches!(fault, Fault::Lost(_))) {
+                return Err(fault.into());
+            }
+            self.pool.forget_idle();
+        }
+    }
+
     pub(super) async fn get(&self, table: Table, key: &[u8]) -> Result<Option<Row>, Error> {
         let stored_key = self.sealer.stored_key(table, key)?;
         let tenant = tenant_of(key);
         let parameters: &[Parameter<'_>] =
             &[(&table.name(), Type::TEXT), (&stored_key, Type::BYTEA), (&tenant, Type::BYTEA)];
         for _ in 0..ATTEMPTS {
+            let before = self.fresh.total().epoch;
             let found = self.read(GET, parameters).await?;
             let (version, sealed, head) = found.first().map_or(Ok((None, None, None)), columns).map_err(Fault::from)?;
             let row = match (version, sealed) {
@@ -65,7 +85,7 @@ impl Shared {
                 return Err(Fault::Damaged("a row holds the key of another").into());
             }
             let seen = Seen { kind: table.name(), key: &stored_key, version: version.unwrap_or(0) };
-            if self.is_newest(tenant, head.unwrap_or(0), &[seen]).await? {
+            if self.is_newest(tenant, (before, head.unwrap_or(0)), &[seen]).await? {
                 return Ok(row.map(|row| row.row));
             }
         }
@@ -102,7 +122,8 @@ impl Shared {
              WHERE r.kind = $1 AND r.key {starts} $2 {ends}ORDER BY r.key LIMIT $3"
         );
         for _ in 0..ATTEMPTS {
-            if let Some(found) = self.opened(table, &self.read(&sql, &parameters).await?).await? {
+            let before = self.fresh.total().epoch;
+            if let Some(found) = self.opened(table, before, &self.read(&sql, &parameters).await?).await? {
                 return Ok(found);
             }
         }
@@ -110,7 +131,7 @@ impl Shared {
     }
 
     /// The rows of a scan, if they are the newest; `None` if more is known than they show.
-    async fn opened(&self, table: Table, found: &[SqlRow]) -> Result<Option<Vec<Scanned>>, Error> {
+    async fn opened(&self, table: Table, before: i64, found: &[SqlRow]) -> Result<Option<Vec<Scanned>>, Error> {
         let mut opened = Vec::with_capacity(found.len());
         let (mut tenant, mut head, mut seen) = (Vec::new(), 0, Vec::new());
         for row in found {
@@ -121,7 +142,7 @@ impl Shared {
             // In order of their keys, the rows of a tenant are beside each other.
             let (own, epoch) = (tenant_of(&scanned.key), epoch.unwrap_or(0));
             if own != tenant || epoch != head {
-                if !seen.is_empty() && !self.is_newest(&tenant, head, &seen).await? {
+                if !seen.is_empty() && !self.is_newest(&tenant, (before, head), &seen).await? {
                     return Ok(None);
                 }
                 (tenant, head, seen) = (own.to_vec(), epoch, Vec::new());
@@ -129,7 +150,7 @@ impl Shared {
             seen.push(Seen { kind: table.name(), key, version });
             opened.push(scanned);
         }
-        let newest = seen.is_empty() || self.is_newest(&tenant, head, &seen).await?;
+        let newest = seen.is_empty() || self.is_newest(&tenant, (before, head), &seen).await?;
         Ok(newest.then_some(opened))
     }
 }

@@ -68,6 +68,9 @@ pub struct PostgresSettings {
     pub anchor: Option<Anchor>,
     /// Rows in memory at most, for data calls; 200,000, some 600 bytes each.
     pub cached_rows: usize,
+    /// This gateway's name among those on the same database, for erasure receipts: 1 to 63 of `a-z 0-9 . _ -`;
+    /// `gateway`. Two of one name are told apart by the number that each start adds.
+    pub gateway: String,
 }
 
 impl PostgresSettings {
@@ -85,6 +88,7 @@ impl PostgresSettings {
             revocation_lease: Duration::from_secs(10),
             anchor: None,
             cached_rows: 200_000,
+            gateway: "gateway".into(),
         }
     }
 
@@ -129,8 +133,17 @@ impl PostgresSettings {
         if self.cached_rows == 0 {
             return Err(Error::invalid("cached_rows", "must be 1 or more"));
         }
+        if !is_gateway_name(&self.gateway) {
+            return Err(Error::invalid("gateway", "must be 1 to 63 of the characters a-z 0-9 . _ -"));
+        }
         Ok(())
     }
+}
+
+/// Whether a gateway may be called so.
+fn is_gateway_name(name: &str) -> bool {
+    let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte);
+    (1..=63).contains(&name.len()) && name.bytes().all(good)
 }
 
 impl fmt::Debug for PostgresSettings {

@@ -10,10 +10,11 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, IsolationLevel};
 
 use super::Shared;
-use super::chain::{Sum, Total, link};
+use super::chain::{Sum, Total, link, open_tenant};
 use super::connection::{Connection, Connector};
 use super::fault::Fault;
 use super::fresh::Freshness;
+use super::gateways::DIRECTORY;
 use super::seal::Sealer;
 use crate::error::{Dependency, Error};
 use crate::store::Anchor;
@@ -32,7 +33,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MANY: usize = 10_000;
 
 const EPOCH: &str = "SELECT epoch, sealed FROM blindvault_epoch WHERE id = 1";
-const CHANGES: &str = "SELECT tenant, rows_epoch, keys_epoch > $1 FROM blindvault_changes WHERE rows_epoch > $1";
+const CHANGES: &str = "SELECT tenant, rows_epoch, sealed FROM blindvault_changes WHERE rows_epoch > $1";
+/// The same for who has nothing in memory.
+const EPOCHS: &str = "SELECT tenant, rows_epoch, NULL::BYTEA FROM blindvault_changes WHERE rows_epoch > $1";
 const LINKS: &str = "SELECT epoch, digest FROM blindvault_chain WHERE epoch > $1 AND epoch <= $2 ORDER BY epoch";
 /// Links read at once.
 const LINKS_STEP: i64 = 100_000;
@@ -79,11 +82,16 @@ pub(super) struct Watch {
     heard: Arc<Notify>,
 }
 
-/// A tenant whose rows changed, at which epoch, and whether its keys must go.
-type Changed = (Vec<u8>, i64, bool);
+/// A tenant whose rows changed, at which epoch, and its head, sealed.
+type Changed = (Vec<u8>, i64, Option<Vec<u8>>);
 
 /// What is newer than `known`, of one moment; `None` if nothing is.
-async fn newer(client: &mut Client, sealer: &Sealer, known: &Total) -> Result<Option<(Total, Vec<Changed>)>, Error> {
+async fn newer(
+    client: &mut Client,
+    sealer: &Sealer,
+    known: &Total,
+    changes: &str,
+) -> Result<Option<(Total, Vec<Changed>)>, Error> {
     let failed = Fault::from;
     let work = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let work = work.start().await.map_err(failed)?;
@@ -99,7 +107,7 @@ async fn newer(client: &mut Client, sealer: &Sealer, known: &Total) -> Result<Op
     if epoch <= known.epoch {
         return Err(Fault::Damaged("the database stands as it was before a change that is known").into());
     }
-    let rows = work.query_typed(CHANGES, &[(&known.epoch, Type::INT8)]).await.map_err(failed)?;
+    let rows = work.query_typed(changes, &[(&known.epoch, Type::INT8)]).await.map_err(failed)?;
     work.commit().await.map_err(failed)?;
     let changed = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
     let changed = changed.collect::<Result<_, tokio_postgres::Error>>().map_err(failed)?;
@@ -140,7 +148,7 @@ impl Watch {
     ) -> Result<(Self, Freshness), Error> {
         let asked = Instant::now();
         let nothing = Total { epoch: 0, ..Total::EMPTY };
-        let (total, changed) = newer(client, sealer, &nothing).await?.unwrap_or((nothing, Vec::new()));
+        let (total, changed) = newer(client, sealer, &nothing, EPOCHS).await?.unwrap_or((nothing, Vec::new()));
         let mut sum = Sum::default();
         for (tenant, epoch, _) in &changed {
             sum.add(sealer.element(&[tenant], *epoch)?);
@@ -197,12 +205,14 @@ impl Watch {
 }
 
 /// Verifies and carries out what changed, then renews the lease.
-async fn confirm(shared: &Shared, client: &mut Client) -> Result<(), Error> {
+async fn confirm(shared: &Arc<Shared>, client: &mut Client) -> Result<(), Error> {
     let asked = Instant::now();
     let known = shared.fresh.total();
     let slow = |_| Error::from(Fault::Lost("the database did not answer in time"));
-    let newer = timeout(PATIENCE, newer(client, &shared.sealer, &known)).await.map_err(slow)?;
+    let newer = timeout(PATIENCE, newer(client, &shared.sealer, &known, CHANGES)).await.map_err(slow)?;
     let Some((total, changed)) = newer? else {
+        shared.tell_later(0);
+        shared.gateways.is_certain()?;
         shared.lease.confirm(asked);
         return Ok(());
     };
@@ -213,25 +223,36 @@ async fn confirm(shared: &Shared, client: &mut Client) -> Result<(), Error> {
     if expected.sum != total.sum {
         return Err(Fault::Damaged("the record of changed tenants is not as it was written").into());
     }
+    let mut revoked = 0;
     if changed.len() > MANY {
         shared.changed(None);
+        revoked = total.epoch;
     } else {
-        for (tenant, _, keys) in &changed {
+        for (tenant, epoch, sealed) in &changed {
             shared.cache.drop_tenant(tenant);
-            if *keys {
+            // From what is sealed: whether keys must go is not for the database to say.
+            let keys = open_tenant(&shared.sealer, tenant, *epoch, sealed.as_deref().unwrap_or_default())?.keys;
+            if keys > known.epoch {
                 shared.changed(Some(tenant));
+                revoked = revoked.max(keys);
             }
         }
     }
+    if changed.iter().any(|(tenant, ..)| tenant == DIRECTORY) {
+        shared.gateways.doubt();
+    }
     timeout(LONG, continues(client, known.epoch, known.chain, &total)).await.map_err(slow)??;
     shared.fresh.advance(total, changed.iter().map(|(tenant, epoch, _)| (tenant.as_slice(), *epoch)));
+    // What this tells others is done.
+    shared.tell_later(revoked);
+    shared.gateways.is_certain()?;
     shared.lease.confirm(asked);
     Ok(())
 }
 
 impl Shared {
     /// Drops rows, and has keys wiped; returns when both are gone.
-    fn changed(&self, tenant: Option<&[u8]>) {
+    pub(super) fn changed(&self, tenant: Option<&[u8]>) {
         match tenant {
             Some(tenant) => self.cache.drop_tenant(tenant),
             None => self.cache.clear(),
