@@ -17,7 +17,6 @@ use vault_core::principal::{TrustDomain, Workload, WorkloadBundle};
 use vault_core::time::{Clock as _, SystemClock};
 
 #[path = "../../vault-core/tests/common/pki.rs"]
-#[expect(dead_code, reason = "shared with the tests, which use more of it")]
 mod pki;
 
 const COUNTS: [usize; 4] = [10, 100, 1_000, 10_000];

@@ -85,6 +85,6 @@ impl OperatorClient {
     }
 }
 
-fn an_approval(approval: Option<Approval>) -> Result<Approval, ClientError> {
+pub(crate) fn an_approval(approval: Option<Approval>) -> Result<Approval, ClientError> {
     approval.ok_or_else(|| ClientError::malformed("the answer lacks its approval"))
 }

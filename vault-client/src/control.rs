@@ -3,6 +3,7 @@
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
+use vault_proto::v1::policy_service_client::PolicyServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
     CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
@@ -14,8 +15,8 @@ use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
-/// Calls `vault.v1.TenantService`, `vault.v1.DatasetService` and `vault.v1.ApprovalService` with an operator's certificate. Clones share one
-/// connection. Every change takes a `reason`, which is kept in the audit log.
+/// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `PolicyService` of
+/// `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a `reason`, which is kept in the audit log.
 ///
 /// # Errors
 /// Every call fails with a [`ClientError`]: `Local` if the request is over a limit, `Transport` if the gateway was not
@@ -25,6 +26,7 @@ pub struct OperatorClient {
     tenants: TenantServiceClient<Channel>,
     datasets: DatasetServiceClient<Channel>,
     pub(crate) approvals: ApprovalServiceClient<Channel>,
+    pub(crate) policies: PolicyServiceClient<Channel>,
     pub(crate) limits: Limits,
 }
 
@@ -41,7 +43,9 @@ impl OperatorClient {
     pub fn from_channel(channel: Channel) -> Self {
         let tenants = TenantServiceClient::new(channel.clone());
         let datasets = DatasetServiceClient::new(channel.clone());
-        Self { tenants, datasets, approvals: ApprovalServiceClient::new(channel), limits: Limits::default() }
+        let approvals = ApprovalServiceClient::new(channel.clone());
+        let policies = PolicyServiceClient::new(channel);
+        Self { tenants, datasets, approvals, policies, limits: Limits::default() }
     }
 
     /// Sets sizes and the deadline of calls from here on.

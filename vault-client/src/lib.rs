@@ -26,6 +26,7 @@ mod control;
 mod data;
 mod endpoint;
 mod error;
+mod policies;
 mod value;
 
 pub use call::{Limits, MAX_BATCH, MAX_UNARY};

@@ -6,8 +6,9 @@
 //! vault                      the façade: encrypt, decrypt, rewrap, tenants, datasets
 //!   backup                   a store's rows in one sealed file
 //!   keys                     root → tenant → data → record keys, cache, rotation
-//!     proof                  signed records of proofs about policy sets
+//!     bundle                 signed policy bundles, as files and as rows
 //!     kms · store            seams: root keys and rows, with the embedded implementations
+//!       proof                signed records of proofs about policy sets
 //!       audit                Recorded<P>: nothing is released before its entry is durable
 //!         policy             Permit<A>: the only way to reach a key
 //!           principal · envelope
@@ -37,6 +38,8 @@ pub mod proof;
 
 pub mod kms;
 pub mod store;
+
+pub mod bundle;
 
 pub mod keys;
 

@@ -8,10 +8,11 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
-use vault_core::audit::{Log, LogSigner};
+use vault_core::audit::{Log, LogSigner, Recovery};
+use vault_core::bundle::{BundleRef, PolicyTrust, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
-use vault_core::policy::{Authorizer, MAX_REGISTRY, PolicySet, Registry, Source};
+use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
 use vault_core::store::{Anchor, Store};
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
@@ -82,6 +83,23 @@ pub fn policies(config: &Config) -> Result<(PolicySet, Registry), ConfigError> {
     Ok((set, registry))
 }
 
+/// What a configuration demands of policy bundles.
+///
+/// # Errors
+/// [`ConfigError`] if one of the signers is the audit log itself: its key is in the gateway.
+pub fn policy_trust(config: &Config, log: &LogSigner) -> Result<PolicyTrust, ConfigError> {
+    let policy = &config.policy;
+    let refuse = |why: &str| ConfigError::new(&policy.signers_place, why);
+    let signers = match policy.signers.as_slice() {
+        [] => Signers::none(),
+        keys if keys.iter().any(|key| key.is_same_key(log.verifier())) => {
+            return Err(refuse("names the audit log's own key, which the gateway holds"));
+        }
+        keys => Signers::new(keys.to_vec(), policy.quorum).map_err(|error| refuse(&error.to_string()))?,
+    };
+    Ok(PolicyTrust { signers, workload_domain: config.data.trust_domain.clone(), proof: None })
+}
+
 fn text(file: &NamedFile, most: u64) -> Result<String, ConfigError> {
     let len = fs::metadata(&file.path).map_err(|e| file.error(cannot_read(&e)))?.len();
     if len > most {
@@ -121,7 +139,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     let (set, registry) = policies(config)?;
     roots(config, Absent::Refused)?;
     store::check(config)?;
-    signer(config)?;
+    policy_trust(config, &signer(config)?)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 
@@ -153,26 +171,33 @@ pub fn require_store(config: &Config) -> Result<(), ConfigError> {
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
 pub fn audit(config: &Config) -> Result<(Log, Option<Anchor>), StartError> {
+    recovered(config).map(|(audit, recovery)| (audit, recovery.anchor))
+}
+
+fn recovered(config: &Config) -> Result<(Log, Recovery), StartError> {
     let signer = signer(config)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
     let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
-    Ok((audit, recovery.anchor))
+    Ok((audit, recovery))
 }
 
-/// The vault of a configuration: opens store and audit log, or makes them where there are none.
-///
-/// # Errors
-/// [`StartError`]: what is wrong, and where.
-pub fn vault(config: &Config) -> Result<Vault, StartError> {
-    let (set, registry) = policies(config)?;
-    let roots = roots(config, Absent::Tolerated)?;
+/// A vault whose policies are still those of the configuration's files, whether or not they count; what is demanded of
+/// bundles; and what opening the audit log found.
+struct Assembled {
+    vault: Vault,
+    trust: PolicyTrust,
+    recovery: Recovery,
+}
+
+fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Absent) -> Result<Assembled, StartError> {
+    let roots = roots(config, absent)?;
     // Before anything is written.
-    signer(config)?;
+    let trust = policy_trust(config, &signer(config)?)?;
     hardening::check_memory(config.environment)?;
-    let (audit, anchor) = audit(config)?;
-    let store = store::open(config, &roots, anchor)?;
+    let (audit, recovery) = recovered(config)?;
+    let store = store::open(config, &roots, recovery.anchor)?;
     let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let keys = Keyring::new(KeyringParts {
         store,
@@ -187,5 +212,45 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     })?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Vault::new(parts).with_lifecycle(config.lifecycle))
+    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+}
+
+/// Waits for something that brings what threads it needs, on a thread that may block.
+fn waited<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, StartError> {
+    let waiting = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .map_err(|_| Error::unavailable(vault_core::error::Dependency::Policy, "no thread to wait for the policies"))?;
+    Ok(waiting.block_on(work)?)
+}
+
+/// Puts a policy bundle in force by its signatures alone, while no gateway serves.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn install_policy(config: &Config, signed: &SignedBundle) -> Result<BundleRef, StartError> {
+    require_store(config)?;
+    // The files count for nothing here, and may be gone.
+    let nothing = (PolicySet::load(BASELINE_SCHEMA, &[])?, Registry::empty());
+    let Assembled { vault, trust, recovery } = assemble(config, nothing, Absent::Tolerated)?;
+    let installed = waited(vault.install_policy(&trust, recovery.policy, signed));
+    vault.close()?;
+    installed
+}
+
+/// The vault of a configuration: opens store and audit log, or makes them where there are none.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
+    let unsigned = trust.signers.is_empty();
+    let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
+    match vault.policy_bundle() {
+        Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),
+        None if unsigned => log(&Event::Notice(
+            "no policy signers are configured: whoever can write the policy files and send SIGHUP decides",
+        )),
+        None => log(&Event::Notice("no policy bundle is in force yet: the files of the configuration decide")),
+    }
+    Ok(vault)
 }

@@ -1,6 +1,7 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
 mod backup;
+mod bundle;
 mod commands;
 #[cfg(feature = "dev")]
 mod demo;
@@ -38,7 +39,8 @@ enum Command {
         #[arg(long)]
         dir: Option<PathBuf>,
     },
-    /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, policies and registry.
+    /// Serve both planes until SIGTERM or SIGINT; SIGHUP reloads certificates, and policies and registry if
+    /// they are files.
     Serve {
         /// The configuration file.
         #[arg(long)]

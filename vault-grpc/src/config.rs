@@ -4,6 +4,7 @@
 mod aws;
 mod lifecycle;
 mod limits;
+mod policy;
 mod read;
 mod roots;
 mod store;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use vault_core::audit::LogVerifier;
 use vault_core::vault::LifecycleSettings;
 
 pub use limits::Limits;
@@ -117,6 +119,13 @@ pub struct Policy {
     pub policies: Vec<NamedFile>,
     /// The workload registry.
     pub registry: NamedFile,
+    /// The verifier keys of those who sign policy bundles. With at least one, the files above decide only until the first
+    /// bundle comes into force.
+    pub signers: Vec<LogVerifier>,
+    /// How many of them have to sign.
+    pub quorum: usize,
+    /// Where the signers are named.
+    pub(crate) signers_place: String,
 }
 
 /// Bounds of the key cache.

@@ -2,6 +2,7 @@
 
 pub mod approval;
 pub mod custody;
+pub mod policy;
 
 use std::collections::HashMap;
 

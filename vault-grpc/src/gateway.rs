@@ -31,6 +31,11 @@ use crate::tls::{Current, Material, Materials};
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
 /// How often what is under way or due for tenants is looked for.
 const TEND_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether another policy bundle came into force; how often it is looked anyhow; and the pause after
+/// a failure.
+const POLICIES_EVERY: Duration = Duration::from_millis(25);
+const POLICIES_ANYHOW: Duration = Duration::from_millis(500);
+const POLICIES_AGAIN: Duration = Duration::from_millis(100);
 /// How long a refusal, or the state of the store, may wait for the audit log before it is only in the log lines; and
 /// leaving the store.
 const REFUSALS_DEADLINE: Duration = Duration::from_secs(5);
@@ -39,7 +44,8 @@ const AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// Names of the health service besides the empty one, which stands for the whole gateway.
 const DATA_SERVICE: &str = "vault.v1.CryptoService";
-const CONTROL_SERVICES: [&str; 3] = ["vault.v1.TenantService", "vault.v1.DatasetService", "vault.v1.ApprovalService"];
+const CONTROL_SERVICES: [&str; 4] =
+    ["vault.v1.TenantService", "vault.v1.DatasetService", "vault.v1.ApprovalService", "vault.v1.PolicyService"];
 
 /// A running gateway. End it with [`Self::shutdown`]; one that is only dropped is cut off as by a crash, which loses
 /// nothing that was acknowledged.
@@ -93,6 +99,7 @@ impl Gateway {
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
+            tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
@@ -137,22 +144,30 @@ impl Gateway {
 
     /// Reads certificates, keys, bundles, revocation lists, policies and registry again, from the files that the
     /// configuration named at the start, and puts all of it in force, or none. New handshakes use it at once; open
-    /// connections go on unless their certificate is refused now. Answers the policy epoch.
+    /// connections go on unless their certificate is refused now. Where policy signers are configured, policies and
+    /// registry are left alone: they come by bundle. Answers the policy epoch.
     ///
     /// # Errors
     /// The first file that is not acceptable; what was in force stays.
     pub async fn reload(&self) -> Result<u64, ConfigError> {
         let config = self.config.clone();
-        let loading = spawn_blocking(move || Ok((Materials::load(&config)?, build::policies(&config)?)));
+        let signed = !config.policy.signers.is_empty();
+        let loading = spawn_blocking(move || {
+            let policies = if signed { None } else { Some(build::policies(&config)?) };
+            Ok((Materials::load(&config)?, policies))
+        });
         let place = || self.config.file.display().to_string();
-        let (materials, (set, registry)) =
+        let (materials, policies) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
-        let epoch = self.vault.authorizer().swap(set, registry);
+        let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);
-        if let Err(error) = self.vault.audit().system(SystemEvent::PolicyEpoch(epoch)).await {
+        if let Some(epoch) = swapped
+            && let Err(error) = self.vault.audit().system(SystemEvent::PolicyEpoch(epoch)).await
+        {
             log(&Event::Failed { what: "record the policy epoch", error });
         }
+        let epoch = self.vault.authorizer().epoch();
         log(&Event::Reloaded { epoch });
         Ok(epoch)
     }
@@ -254,9 +269,11 @@ fn with_health(routes: Routes, reporter: &HealthReporter) -> Routes {
 }
 
 /// Whether a data call can be answered: without an entry in the log there is none, nor where what is in memory may have
-/// been revoked long ago.
+/// been revoked long ago, nor where the policies in force could not be loaded.
 fn is_serving(vault: &Vault) -> bool {
-    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_)) && vault.keys().lease().is_ok()
+    matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_))
+        && vault.keys().lease().is_ok()
+        && vault.policies_ready().is_ok()
 }
 
 async fn set_health(reporter: &HealthReporter, serving: bool) {
@@ -296,6 +313,34 @@ async fn tend(vault: Arc<Vault>) {
             }
             Ok(_) => {}
             Err(error) => log(&Event::Failed { what: "look for work on tenants' keys", error }),
+        }
+    }
+}
+
+/// Loads the policy bundle in force, whenever it may be another.
+async fn follow_policies(vault: Arc<Vault>) {
+    let mut ticks = interval(POLICIES_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut looked, mut told) = (Instant::now(), None);
+    loop {
+        ticks.tick().await;
+        if !vault.policies_changed() && looked.elapsed() < POLICIES_ANYHOW {
+            continue;
+        }
+        let before = vault.policy_bundle();
+        let failed = vault.refresh_policies().await.err();
+        looked = Instant::now();
+        if let Some(bundle) = vault.policy_bundle().filter(|bundle| before != Some(*bundle)) {
+            log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() });
+        }
+        // Each reason once, until it is over.
+        if let Some(error) = failed.clone().filter(|_| told != failed) {
+            log(&Event::Failed { what: "load the policy bundle in force", error });
+        }
+        let again = failed.is_some();
+        told = failed;
+        if again {
+            sleep(POLICIES_AGAIN).await;
         }
     }
 }

@@ -70,6 +70,13 @@ pub enum Event {
         /// The policy epoch from here on.
         epoch: u64,
     },
+    /// A policy bundle decides from here on.
+    Policies {
+        /// Its version.
+        version: u64,
+        /// The policy epoch from here on.
+        epoch: u64,
+    },
     /// What was read again is not acceptable; what was in force stays.
     ReloadFailed(ConfigError),
     /// A file that the configuration names, or the configuration, is not acceptable.
@@ -120,6 +127,9 @@ impl Event {
                 ("warn", "connection_cut", vec![("plane", (*plane).into()), ("reason", (*reason).into())])
             }
             Self::Reloaded { epoch } => ("info", "reloaded", vec![("policy_epoch", (*epoch).into())]),
+            Self::Policies { version, epoch } => {
+                ("info", "policies", vec![("version", (*version).into()), ("policy_epoch", (*epoch).into())])
+            }
             Self::ReloadFailed(error) => ("error", "reload_failed", vec![("error", error.to_string().into())]),
             Self::Misconfigured(error) => ("error", "misconfigured", vec![("error", error.to_string().into())]),
             Self::Failed { what, error } => {

@@ -11,12 +11,17 @@ use std::time::{Duration, Instant};
 use pg_site::{configure, configure_on, endpoint, start};
 use postgres::Server;
 use tonic::Code;
-use vault_client::{OperatorClient, Target, VaultClient};
+use vault_client::{Endpoint, OperatorClient, Target, VaultClient};
 use vault_core::Error;
+use vault_core::audit::LogSigner;
+use vault_core::bundle::{Bundle, PolicyFile, SignedBundle};
+use vault_core::fs::OsFs;
+use vault_core::time::{Clock as _, SystemClock};
 use vault_grpc::Gateway;
 use vault_grpc::build::{StartError, check};
 use vault_grpc::config::{Config, PostgresAddress, Store};
-use vault_grpc::init::init;
+use vault_grpc::init::{Made, OPERATOR_DOMAIN, init};
+use vault_grpc::pki::Leaf;
 
 #[path = "common/pg_site.rs"]
 mod pg_site;
@@ -212,4 +217,138 @@ fn the_password_is_in_a_file_that_nobody_else_reads() {
     check().unwrap();
     fs::write(&file, "\n").unwrap();
     assert!(check().unwrap_err().contains("no password"));
+}
+
+/// Makes the key of a policy signer beside the configuration.
+fn signer(made: &Made, name: &str) -> LogSigner {
+    LogSigner::create(&OsFs, &made.config.with_file_name(name), &format!("policy/{name}")).unwrap()
+}
+
+/// A bundle of the configuration's files, in which nobody but for `extra` is permitted more.
+fn bundle(
+    config: &Config,
+    signer: &LogSigner,
+    version: u64,
+    before: Option<&SignedBundle>,
+    extra: &str,
+) -> SignedBundle {
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let baseline =
+        PolicyFile { name: "baseline.cedar".into(), text: read(&config.policy.policies.first().unwrap().path) };
+    let extra = PolicyFile { name: "extra.cedar".into(), text: extra.into() };
+    let bundle = Bundle {
+        instance: config.instance.clone(),
+        version,
+        previous: before.map(|before| before.reference().digest),
+        created: SystemClock.now(),
+        not_before: SystemClock.now(),
+        comment: "test".into(),
+        schema: read(&config.policy.schema.path),
+        policies: vec![baseline, extra],
+        registry: read(&config.policy.registry.path),
+    };
+    SignedBundle::new(bundle).unwrap().sign(signer).unwrap()
+}
+
+/// Alice proposes and asks, bob approves.
+async fn activate(made: &Made, at: std::net::SocketAddr, signed: &SignedBundle) {
+    let alice = OperatorClient::connect(&endpoint(made, at, "operator-alice")).await.unwrap();
+    let id = format!("spiffe://{OPERATOR_DOMAIN}/operator/bob");
+    let bob = made.operator_ca.issue(&Leaf::client("bob", &id)).unwrap();
+    let bob =
+        Endpoint::new(at.to_string(), "localhost", made.server_ca.pem(), bob.certificate.as_str(), bob.key.as_str());
+    let bob = OperatorClient::connect(&bob).await.unwrap();
+    let document = signed.to_document().unwrap();
+    let begun = Instant::now();
+    let proposed = loop {
+        match alice.propose_policy(&document, "test").await {
+            // A busy machine may still be loading the one before.
+            Err(error) if error.code() == Code::Unavailable && begun.elapsed() < Duration::from_secs(20) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            done => break done.unwrap(),
+        }
+    };
+    let asked = alice.activate_policy(&proposed, "test").await.unwrap();
+    bob.approve(&asked, None, "test").await.unwrap();
+}
+
+const NO_DECRYPT: &str = "@id(\"none\") forbid (principal, action == Vault::Action::\"Decrypt\", resource);";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_policy_bundle_that_comes_into_force_on_one_gateway_decides_on_the_other_within_a_second() {
+    let Some(server) = Server::shared() else { return };
+    let (_dir, made) = configure(server);
+    let ines = signer(&made, "ines");
+    let files = fs::read_to_string(&made.config).unwrap();
+    let with = |key: &str| files.replacen("[policy]\n", &format!("[policy]\nsigners = [{key:?}]\n"), 1);
+    fs::write(&made.config, with(&ines.verifier().vkey())).unwrap();
+    let (a, b) = (start(&made, "a").await, start(&made, "b").await);
+    // Two that will not be able to load a bundle: one trusts another signer, one none.
+    fs::write(&made.config, with(&signer(&made, "mallory").verifier().vkey())).unwrap();
+    let stranger = start(&made, "stranger").await;
+    fs::write(&made.config, &files).unwrap();
+    let unsigned = start(&made, "unsigned").await;
+    let operator = OperatorClient::connect(&endpoint(&made, a.control_addr(), "operator-alice")).await.unwrap();
+    operator.create_tenant("acme", None, "test").await.unwrap();
+    operator.create_dataset("acme", "customers", "pii", "eu", "test").await.unwrap();
+    let of = async |gateway: &Gateway| VaultClient::connect(&endpoint(&made, gateway.data_addr(), "billing")).await;
+    let on_b = of(&b).await.unwrap();
+    let others = [of(&stranger).await.unwrap(), of(&unsigned).await.unwrap()];
+    let target = Target::new("acme", "customers", "billing");
+    let sealed = of(&a).await.unwrap().encrypt(&target, b"DE89 3704").await.unwrap();
+    for client in [&on_b, &others[0], &others[1]] {
+        client.decrypt(&target, sealed.envelope.clone()).await.unwrap();
+    }
+    let config = Config::load(&made.config).unwrap();
+    // How long until it ends like this, and until it first ends otherwise than it did.
+    let until = async |client: &VaultClient, wanted: Result<(), Code>| {
+        let (begun, mut changed, mut first) = (Instant::now(), None, None);
+        loop {
+            let result = client.decrypt(&target, sealed.envelope.clone()).await.map(drop).map_err(|e| e.code());
+            if *first.get_or_insert(result) != result || result == wanted {
+                changed.get_or_insert_with(|| begun.elapsed());
+            }
+            if result == wanted {
+                return (changed.unwrap(), begun.elapsed());
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "still {result:?}, not {wanted:?}");
+        }
+    };
+    let mut last: Option<SignedBundle> = None;
+    let (mut left, mut took) = (Vec::new(), Vec::new());
+    for version in 1..=6 {
+        let forbids = version % 2 == 1;
+        let next = bundle(&config, &ines, version, last.as_ref(), if forbids { NO_DECRYPT } else { "" });
+        activate(&made, a.control_addr(), &next).await;
+        let (changed, done) = until(&on_b, if forbids { Err(Code::PermissionDenied) } else { Ok(()) }).await;
+        left.push(changed);
+        took.push(done);
+        assert_eq!(b.vault().policy_bundle(), Some(next.reference()));
+        last = Some(next);
+        if version == 1 {
+            for (client, gateway) in others.iter().zip([&stranger, &unsigned]) {
+                let (_, done) = until(client, Err(Code::Unavailable)).await;
+                println!("measured: a gateway that could not load it refused everything after {done:?}");
+                assert!(gateway.vault().policies_ready().is_err());
+            }
+        }
+    }
+    println!(
+        "measured: the other gateway left the old policies after {left:?}, decided by the new ones after {took:?}"
+    );
+    // On a machine that takes longer to load them, it refuses everything meanwhile.
+    assert!(left.iter().all(|left| *left < Duration::from_secs(1)), "{left:?}");
+    for gateway in [a, b, stranger, unsigned] {
+        gateway.shutdown().await.unwrap();
+    }
+    // Neither begins again; those that trust the signer do, with the bundle.
+    for name in ["stranger", "unsigned"] {
+        let config = made.config.with_file_name(format!("{name}.toml"));
+        assert!(Gateway::start(Config::load(&config).unwrap()).await.is_err(), "{name}");
+    }
+    let config = made.config.with_file_name("b.toml");
+    let b = Gateway::start(Config::load(&config).unwrap()).await.unwrap();
+    assert_eq!(b.vault().policy_bundle(), last.map(|last| last.reference()));
+    b.shutdown().await.unwrap();
 }

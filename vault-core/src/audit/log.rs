@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures_channel::oneshot;
 
-use super::anchor::Anchor;
+use super::anchor::{Anchor, PolicyMark};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
 use super::frame::{self, UNREADABLE, header};
@@ -54,6 +54,8 @@ pub struct Recovery {
     pub cut: Option<Cut>,
     /// The last state of the store that was recorded.
     pub anchor: Option<Anchor>,
+    /// The last policy bundle that came into force.
+    pub policy: Option<PolicyMark>,
 }
 
 /// What was cut from the end of `entries.log`.
@@ -76,6 +78,17 @@ pub enum SystemEvent {
     RecoveryCut(Cut),
     /// Another policy set decides from here on.
     PolicyEpoch(u64),
+    /// A policy bundle decides from here on: an older one is refused.
+    PolicyBundle {
+        /// Which.
+        mark: PolicyMark,
+        /// The policy epoch of this process that it is.
+        epoch: u64,
+    },
+    /// A policy bundle was put into the store, where it waits.
+    PolicyProposed(PolicyMark),
+    /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
+    PolicyInstalling(PolicyMark),
     /// A backup of the store was written.
     Backup {
         /// How many rows it holds.
@@ -144,6 +157,15 @@ impl SystemEvent {
             Self::Stopped => ("stopped", "", 0, 0),
             Self::RecoveryCut(cut) => ("recovery_cut", "", cut.position, cut.bytes),
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
+            Self::PolicyBundle { mark, epoch } => return mark.body(epoch),
+            Self::PolicyProposed(mark) => {
+                about = Fingerprint(mark.digest).to_string();
+                ("policy_proposed", about.as_str(), mark.version, 0)
+            }
+            Self::PolicyInstalling(mark) => {
+                about = Fingerprint(mark.digest).to_string();
+                ("policy_installing", about.as_str(), mark.version, 0)
+            }
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
@@ -247,6 +269,7 @@ impl Log {
             signed: state.last.map_or(0, |last| last.size),
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
             anchor: state.anchor,
+            policy: state.policy,
         };
         // Everything was checked. From here on the disk is written.
         let Files { entries, checkpoints } = repair(&*fs, dir, &signer, &state)?;

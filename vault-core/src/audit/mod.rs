@@ -28,7 +28,7 @@ mod verify;
 mod wire;
 mod writer;
 
-pub use anchor::Anchor;
+pub use anchor::{Anchor, PolicyMark};
 pub use checkpoint::Checkpoint;
 pub use entry::{
     Body, Decided, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_POLICY_BYTES, MAX_PRINCIPAL, Policies, Status,

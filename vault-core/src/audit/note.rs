@@ -11,9 +11,14 @@ pub(super) const MAX_NOTE: usize = 64 * 1024;
 
 /// A text with the signature of a key behind it. The text ends with a newline.
 pub(super) fn sign(text: &str, signer: &LogSigner) -> Result<String, Error> {
+    Ok(format!("{text}\n{}\n", line(text, signer)?))
+}
+
+/// A key's signature line for a text, without a newline.
+pub(super) fn line(text: &str, signer: &LogSigner) -> Result<String, Error> {
     let mut signature = signer.verifier().key_id().to_vec();
     signature.extend_from_slice(&signer.sign(text.as_bytes())?);
-    Ok(format!("{text}\n\u{2014} {} {}\n", signer.verifier().origin(), STANDARD.encode(signature)))
+    Ok(format!("\u{2014} {} {}", signer.verifier().origin(), STANDARD.encode(signature)))
 }
 
 /// Checks the signature of a key on a note and gives its text. Signatures of other keys (witnesses) are passed over.
@@ -21,6 +26,17 @@ pub(super) fn sign(text: &str, signer: &LogSigner) -> Result<String, Error> {
 /// # Errors
 /// What is wrong.
 pub(super) fn verify<'a>(note: &'a str, verifier: &LogVerifier) -> Result<&'a str, &'static str> {
+    match find(note, verifier)? {
+        (text, true) => Ok(text),
+        _ => Err("not signed by the log's key"),
+    }
+}
+
+/// The text of a note, and whether a key has signed it.
+///
+/// # Errors
+/// What is wrong, also with a signature that names the key and is not its.
+pub(super) fn find<'a>(note: &'a str, verifier: &LogVerifier) -> Result<(&'a str, bool), &'static str> {
     if note.len() > MAX_NOTE || note.bytes().any(|b| b < 0x20 && b != b'\n') {
         return Err("not a signed note");
     }
@@ -43,5 +59,5 @@ pub(super) fn verify<'a>(note: &'a str, verifier: &LogVerifier) -> Result<&'a st
             signed = true;
         }
     }
-    if signed { Ok(text) } else { Err("not signed by the log's key") }
+    Ok((text, signed))
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::anchor::Anchor;
+use super::anchor::{Anchor, PolicyMark};
 use super::checkpoint::{self, Checkpoint};
 use super::entry::{Entry, first_previous};
 use super::frame::{self, UNREADABLE};
@@ -128,6 +128,8 @@ pub(super) struct State {
     pub(super) tenants: Tenants,
     /// The last recorded state of the store.
     pub(super) anchor: Option<Anchor>,
+    /// The last policy bundle that came into force.
+    pub(super) policy: Option<PolicyMark>,
     /// The hash of the last frame.
     pub(super) chain: Hash,
     /// The end of the last whole frame, and how many bytes of an incomplete one follow.
@@ -273,7 +275,7 @@ pub(super) fn replay(
     let mut ahead = Ahead { reader, verifier, next: None, end: 0, last_note: 0, torn: false, last: None };
     let mut edge = Edge::new();
     let mut tenants = Tenants::new();
-    let mut anchor = None;
+    let (mut anchor, mut policy) = (None, None);
     let mut signed_end = frames.position();
     if let Some(finding) = ahead.advance()? {
         return Ok(Err(finding));
@@ -294,7 +296,10 @@ pub(super) fn replay(
         for (bytes, leaf) in frames.entries() {
             let index = edge.size();
             match check_entry(bytes, leaf, index, &mut tenants) {
-                Ok(entry) => anchor = Anchor::from_body(&entry.body).or(anchor),
+                Ok(entry) => {
+                    anchor = Anchor::from_body(&entry.body).or(anchor);
+                    policy = PolicyMark::from_body(&entry.body).or(policy);
+                }
                 Err(why) => return Ok(Err(Finding::Entry { index, position, why })),
             }
             edge.push(leaf);
@@ -320,6 +325,7 @@ pub(super) fn replay(
         edge,
         tenants,
         anchor,
+        policy,
         chain: frames.chain(),
         entries_end: frames.position(),
         torn,

@@ -1,4 +1,5 @@
-//! Who signs checkpoints, and who checks them: C2SP signed-note with Ed25519 (RFC 8032).
+//! Who signs checkpoints, and who checks them: C2SP signed-note with Ed25519 (RFC 8032). Keys of the same kind sign policy
+//! bundles.
 
 use std::path::Path;
 
@@ -74,6 +75,20 @@ impl LogVerifier {
         super::note::verify(note, self).map_err(|why| Error::corrupt("signed note", why))
     }
 
+    /// Whether this key has signed a note; signatures of other keys are passed over.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if it is no signed note, or a signature names this key and is not its.
+    pub fn has_signed(&self, note: &str) -> Result<bool, Error> {
+        let found = super::note::find(note, self).map_err(|why| Error::corrupt("signed note", why))?;
+        Ok(found.1)
+    }
+
+    /// Whether another verifier, whatever its name, is for the same key.
+    pub fn is_same_key(&self, other: &Self) -> bool {
+        self.public == other.public
+    }
+
     /// The log's name, which is also its key's name.
     pub fn origin(&self) -> &str {
         &self.origin
@@ -102,7 +117,7 @@ impl std::fmt::Debug for LogSigner {
     }
 }
 
-const NO_KEY: Error = Error::unavailable(Dependency::Audit, "the log's signing key cannot be read or written");
+const NO_KEY: Error = Error::unavailable(Dependency::Audit, "the signing key cannot be read or written");
 
 impl LogSigner {
     /// Makes a key and keeps it in a new file (PKCS#8, mode 0600), durably.
@@ -113,7 +128,7 @@ impl LogSigner {
     pub fn create(fs: &dyn Fs, path: &Path, origin: &str) -> Result<Self, Error> {
         check_origin(origin)?;
         if fs.exists(path) {
-            return Err(Error::AlreadyExists("signing key of the log"));
+            return Err(Error::AlreadyExists("signing key's file"));
         }
         let made = generate(fs, path);
         scrub_stack();
@@ -149,12 +164,27 @@ impl LogSigner {
         &self.verifier
     }
 
-    /// A text, which ends with a newline, as a note signed with this key. The key of a log signs its notes through the log.
+    /// A text as a note signed with this key alone. The key of a log signs its notes through the log.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] without the locked memory that the key is in.
+    /// As [`Self::signature_line`].
     pub fn note(&self, text: &str) -> Result<String, Error> {
-        super::note::sign(text, self)
+        Ok(format!("{text}\n{}\n", self.signature_line(text)?))
+    }
+
+    /// This key's signature line for the text of a note, without a newline: for notes that several keys sign.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `text` if it does not end with a newline, or its first line is this key's name: that is
+    /// a checkpoint's. [`Error::Unavailable`] without the key.
+    pub fn signature_line(&self, text: &str) -> Result<String, Error> {
+        if text.split('\n').next() == Some(self.verifier.origin()) {
+            return Err(Error::invalid("text", "its first line is that of a checkpoint"));
+        }
+        if !text.ends_with('\n') {
+            return Err(Error::invalid("text", "must end with a newline"));
+        }
+        super::note::line(text, self)
     }
 
     pub(super) fn sign(&self, text: &[u8]) -> Result<[u8; 64], Error> {
@@ -177,11 +207,11 @@ fn generate(fs: &dyn Fs, path: &Path) -> Result<(), Error> {
 fn read_key(fs: &dyn Fs, path: &Path) -> Result<Locked<Ed25519KeyPair>, Error> {
     let mode = fs.open(path, Open::Read).and_then(|file| file.mode()).map_err(|_| NO_KEY)?;
     if mode & 0o077 != 0 {
-        return Err(Error::FailedPrecondition("others may read the log's signing key; set its file's mode to 0600"));
+        return Err(Error::FailedPrecondition("others may read the signing key; set its file's mode to 0600"));
     }
     let bytes = Zeroizing::new(fs.read(path, MAX_KEY_FILE).map_err(|_| NO_KEY)?);
     let key = Ed25519KeyPair::from_pkcs8(&bytes)
-        .map_err(|_| Error::corrupt("signing key of the log", "not an Ed25519 key in PKCS#8 version 2"))?;
+        .map_err(|_| Error::corrupt("signing key", "not an Ed25519 key in PKCS#8 version 2"))?;
     Locked::new(key)
 }
 

@@ -27,9 +27,10 @@ pub use restore::{Restored, Source, restore};
 pub use write::write;
 
 /// The order in which tables are read: what refers to rows of another table comes before it.
-const READ_ORDER: [Table; 10] = [
+const READ_ORDER: [Table; 11] = [
     Table::Receipts,
     Table::Approvals,
+    Table::Policies,
     Table::ActiveKeys,
     Table::SideKeys,
     Table::DataKeys,

@@ -7,6 +7,7 @@ use super::keyring::Keyring;
 use super::receipt::hex;
 use super::rows;
 use super::work::Cursor;
+use crate::bundle::BundleRef;
 use crate::crypto::random_bytes;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
@@ -21,13 +22,24 @@ pub enum Ordered {
     ShredSubject(TenantId, Subject),
     /// Destroy all keys of a tenant.
     ShredTenant(TenantId),
+    /// Put a policy bundle in force.
+    ActivatePolicy(BundleRef),
 }
 
 impl Ordered {
-    /// Whose keys.
-    pub const fn tenant(&self) -> &TenantId {
+    /// Whose keys, if it is about keys.
+    pub const fn tenant(&self) -> Option<&TenantId> {
         match self {
-            Self::ShredSubject(tenant, _) | Self::ShredTenant(tenant) => tenant,
+            Self::ShredSubject(tenant, _) | Self::ShredTenant(tenant) => Some(tenant),
+            Self::ActivatePolicy(_) => None,
+        }
+    }
+
+    /// The policy bundle, if it is about one.
+    pub const fn bundle(&self) -> Option<BundleRef> {
+        match self {
+            Self::ActivatePolicy(bundle) => Some(*bundle),
+            Self::ShredSubject(..) | Self::ShredTenant(_) => None,
         }
     }
 
@@ -35,7 +47,7 @@ impl Ordered {
     pub const fn subject(&self) -> Option<&Subject> {
         match self {
             Self::ShredSubject(_, subject) => Some(subject),
-            Self::ShredTenant(_) => None,
+            Self::ShredTenant(_) | Self::ActivatePolicy(_) => None,
         }
     }
 
@@ -44,6 +56,7 @@ impl Ordered {
         match self {
             Self::ShredSubject(..) => "ShredSubject",
             Self::ShredTenant(_) => "ShredTenant",
+            Self::ActivatePolicy(_) => "ActivatePolicy",
         }
     }
 }
@@ -56,7 +69,7 @@ pub enum ApprovalState {
     Pending,
     /// Approved, and being carried out.
     Approved,
-    /// Carried out: there is a receipt.
+    /// Carried out: there is a receipt if keys were destroyed.
     Executed,
     /// Refused, for ever.
     Rejected,
@@ -89,14 +102,17 @@ pub struct Approval {
     pub decided_by: Option<String>,
     /// When.
     pub decided: Option<Timestamp>,
-    /// The signed erasure receipt, once it is executed.
+    /// The signed erasure receipt, once keys were destroyed.
     pub receipt: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ApprovalRow {
+    /// Empty if it is about a policy bundle.
     pub tenant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<BundleRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -114,9 +130,20 @@ pub(super) struct ApprovalRow {
     pub decided: Option<u64>,
 }
 
+/// Names a policy bundle.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BundleRow {
+    pub version: u64,
+    pub digest: Fingerprint,
+}
+
 impl ApprovalRow {
     fn ordered(&self) -> Result<Ordered, Error> {
         let damaged = |_| Error::corrupt("store", "table approvals: a row names no valid resource");
+        if let (Some(BundleRow { version, digest }), "", None) = (&self.bundle, self.tenant.as_str(), &self.subject) {
+            return Ok(Ordered::ActivatePolicy(BundleRef { version: *version, digest: *digest }));
+        }
         let tenant = TenantId::parse(&self.tenant).map_err(damaged)?;
         Ok(match &self.subject {
             Some(subject) => Ordered::ShredSubject(tenant, Subject::parse(subject).map_err(damaged)?),
@@ -125,14 +152,18 @@ impl ApprovalRow {
     }
 
     /// SHA-256("blindvault/approval/v1" ‖ 00 ‖ id ‖ LP(action) ‖ LP(tenant) ‖ LP(subject, empty if none) ‖ LP(reason) ‖
-    /// LP(requester) ‖ u64 requested ‖ u64 expires), LP(x) being x behind its u16 length. No subject is empty.
+    /// LP(requester) ‖ u64 requested ‖ u64 expires), LP(x) being x behind its u16 length. No subject is empty. Where it
+    /// is about a policy bundle, the tenant is empty and [`BundleRef`] as text stands in the place of the subject.
     fn fingerprint(&self, id: ApprovalId) -> Result<Fingerprint, Error> {
         let ordered = self.ordered()?;
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(b"blindvault/approval/v1\0");
         context.update(&id.0);
-        let subject = self.subject.as_deref().unwrap_or_default();
-        for part in [ordered.action(), &self.tenant, subject, &self.reason, &self.requester] {
+        let about = match ordered.bundle() {
+            Some(bundle) => bundle.to_string(),
+            None => self.subject.clone().unwrap_or_default(),
+        };
+        for part in [ordered.action(), &self.tenant, &about, &self.reason, &self.requester] {
             let len = u16::try_from(part.len()).map_err(|_| Error::invalid("reason", "is too long"))?;
             context.update(&len.to_be_bytes());
             context.update(part.as_bytes());
@@ -197,16 +228,18 @@ fn fresh_id(now: Timestamp) -> Result<ApprovalId, Error> {
 impl Keyring {
     /// Writes down what is to be approved.
     pub(crate) async fn ask_approval(&self, new: NewApproval<'_>) -> Result<Approval, Error> {
-        self.can_be_shredded(new.ordered).await?;
+        if let Some(tenant) = new.ordered.tenant() {
+            self.can_be_shredded(tenant, new.ordered.subject()).await?;
+        }
         let now = self.parts.clock.now();
         let id = fresh_id(now)?;
-        let tenant = new.ordered.tenant();
-        let pseudonym = match new.ordered.subject() {
-            Some(subject) => Some(hex(&self.pseudonym(tenant, subject).await?.0)),
-            None => None,
+        let pseudonym = match (new.ordered.tenant(), new.ordered.subject()) {
+            (Some(tenant), Some(subject)) => Some(hex(&self.pseudonym(tenant, subject).await?.0)),
+            _ => None,
         };
         let mut row = ApprovalRow {
-            tenant: tenant.to_string(),
+            tenant: new.ordered.tenant().map(ToString::to_string).unwrap_or_default(),
+            bundle: new.ordered.bundle().map(|BundleRef { version, digest }| BundleRow { version, digest }),
             pseudonym,
             subject: new.ordered.subject().map(|subject| subject.as_str().to_owned()),
             reason: new.reason.as_str().to_owned(),
@@ -224,8 +257,8 @@ impl Keyring {
         row.view(id, now, None)
     }
 
-    /// An approval of a tenant, with its receipt once there is one.
-    pub(crate) async fn approval(&self, tenant: &TenantId, id: ApprovalId) -> Result<Approval, Error> {
+    /// An approval of a tenant, or of what is about none; with its receipt once there is one.
+    pub(crate) async fn approval(&self, tenant: Option<&TenantId>, id: ApprovalId) -> Result<Approval, Error> {
         let (row, _) = self.approval_row(tenant, id).await?;
         let receipt = self.parts.store.get(Table::Receipts, &id.0).await?;
         let receipt = receipt.map(|row| String::from_utf8(row.value)).transpose();
@@ -233,9 +266,9 @@ impl Keyring {
         row.view(id, self.parts.clock.now(), receipt)
     }
 
-    async fn approval_row(&self, tenant: &TenantId, id: ApprovalId) -> Result<(ApprovalRow, u64), Error> {
+    async fn approval_row(&self, tenant: Option<&TenantId>, id: ApprovalId) -> Result<(ApprovalRow, u64), Error> {
         match self.row::<ApprovalRow>(Table::Approvals, &id.0).await? {
-            Some((row, stored)) if row.tenant == tenant.as_str() => Ok((row, stored.version)),
+            Some((row, stored)) if row.tenant == tenant.map_or("", TenantId::as_str) => Ok((row, stored.version)),
             _ => Err(Error::NotFound("approval")),
         }
     }
@@ -259,7 +292,7 @@ impl Keyring {
     /// expired, or anything but what they saw.
     pub(crate) async fn decide(
         &self,
-        (tenant, id): (&TenantId, ApprovalId),
+        (tenant, id): (Option<&TenantId>, ApprovalId),
         seen: Option<Seen<'_>>,
         who: &str,
         to: ApprovalState,
@@ -275,7 +308,7 @@ impl Keyring {
         if now.0 >= row.expires {
             return Err(Error::FailedPrecondition("the approval has expired; ask again"));
         }
-        if to == ApprovalState::Approved {
+        if to != ApprovalState::Rejected {
             if row.requester == who {
                 return Err(Error::FailedPrecondition("nobody approves what they asked for; another operator must"));
             }
@@ -309,7 +342,7 @@ impl Keyring {
         id: ApprovalId,
         receipt: &str,
     ) -> Result<Option<[Write; 2]>, Error> {
-        let (mut row, version) = self.approval_row(tenant, id).await?;
+        let (mut row, version) = self.approval_row(Some(tenant), id).await?;
         if row.state != ApprovalState::Approved {
             return Ok(None);
         }

@@ -23,7 +23,7 @@ use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
-use crate::store::{Expect, Row, Store, Table, Watcher};
+use crate::store::{Expect, POLICY_ROWS, Row, Store, Table, Watcher};
 use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
@@ -163,6 +163,11 @@ impl Keyring {
     /// The root keys, and the custody of tenants that none is named for.
     pub fn roots(&self) -> &Roots {
         &self.parts.roots
+    }
+
+    /// The rows, for what is not about keys.
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.parts.store
     }
 
     /// This installation's id.
@@ -478,6 +483,10 @@ impl Keyring {
 
 impl Watcher for Keyring {
     fn changed(&self, tenant: Option<&[u8]>) {
+        if tenant == Some(POLICY_ROWS) {
+            // Keys do not depend on policies.
+            return;
+        }
         match tenant.and_then(|id| TenantId::parse(std::str::from_utf8(id).ok()?).ok()) {
             Some(tenant) => self.evict_tenant(&tenant),
             None => self.evict_all(),

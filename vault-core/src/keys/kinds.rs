@@ -6,6 +6,7 @@ use super::rows::{
     decode,
 };
 use super::work::WorkRow;
+use crate::bundle;
 use crate::error::Error;
 use crate::store::{Row, Table};
 
@@ -25,6 +26,7 @@ pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
         Table::Work => decode::<WorkRow>(table, &row).map(drop),
         Table::Subjects => decode::<SubjectRow>(table, &row).map(drop),
         Table::Approvals => decode::<ApprovalRow>(table, &row).map(drop),
+        Table::Policies => bundle::check_row(value),
         // A text with its own signature.
         Table::Receipts => std::str::from_utf8(value)
             .map(drop)

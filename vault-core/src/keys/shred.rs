@@ -49,13 +49,13 @@ pub(crate) struct Shredded {
 
 impl Keyring {
     /// Whether there is something to shred.
-    pub(super) async fn can_be_shredded(&self, ordered: &Ordered) -> Result<(), Error> {
-        let (tenant, _) = self.tenant_row(ordered.tenant()).await?.ok_or(Error::NotFound("tenant"))?;
-        if tenant.state == TenantState::Destroyed {
+    pub(super) async fn can_be_shredded(&self, tenant: &TenantId, subject: Option<&Subject>) -> Result<(), Error> {
+        let (row, _) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        if row.state == TenantState::Destroyed {
             return Err(DESTROYED);
         }
-        if let Some(subject) = ordered.subject() {
-            self.subject_write(ordered.tenant(), subject, KeyState::Active).await?;
+        if let Some(subject) = subject {
+            self.subject_write(tenant, subject, KeyState::Active).await?;
         }
         Ok(())
     }
@@ -92,7 +92,7 @@ impl Keyring {
         (approval, approved): (ApprovalId, Write),
         destroy_after_millis: u64,
     ) -> Result<(), Error> {
-        let tenant = ordered.tenant();
+        let tenant = ordered.tenant().ok_or(Error::NotFound("tenant"))?;
         let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
         if row.state == TenantState::Destroyed {
             return Err(DESTROYED);

@@ -132,4 +132,14 @@ actions! { ControlAction, CONTROL_ACTIONS:
     RevokeGrant,
     /// List such grants.
     ListGrants,
+    /// Have a policy bundle judged; nothing is kept.
+    ValidatePolicy,
+    /// Put a policy bundle into the store, where it waits.
+    ProposePolicy,
+    /// Ask for a bundle to be put in force; another operator has to approve it.
+    ActivatePolicy,
+    /// Read a policy bundle.
+    GetPolicy,
+    /// List policy bundles.
+    ListPolicies,
 }

@@ -27,10 +27,11 @@ mod screen;
 mod tests;
 
 pub use action::{
-    Action, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt, Encrypt,
-    GetApproval, GetDataset, GetTenant, GrantConsent, ListApprovals, ListConsents, ListDatasets, ListGrants,
-    ListTenants, Opens, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey,
-    Seals, ShredSubject, ShredTenant, SuspendTenant, WithdrawConsent,
+    Action, ActivatePolicy, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt,
+    Encrypt, GetApproval, GetDataset, GetPolicy, GetTenant, GrantConsent, ListApprovals, ListConsents, ListDatasets,
+    ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant,
+    Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy,
+    WithdrawConsent,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};

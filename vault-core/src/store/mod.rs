@@ -58,13 +58,19 @@ pub enum Table {
     Approvals,
     /// One row an erasure receipt.
     Receipts,
+    /// Policy bundles: which is in force, which were, and what they say.
+    Policies,
     /// A shared store's own, not among [`Self::ALL`]: which gateways work on the rows. No backup holds it.
     Gateways,
 }
 
+/// The first part of the keys of all rows in [`Table::Policies`], in the place where others name their tenant; it can be
+/// no tenant's name. A [`Watcher`] is told of it when another bundle came into force.
+pub const POLICY_ROWS: &[u8] = b".policy";
+
 impl Table {
     /// All tables of the vault's rows.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Tenants,
         Self::Datasets,
         Self::TenantKeys,
@@ -75,6 +81,7 @@ impl Table {
         Self::Subjects,
         Self::Approvals,
         Self::Receipts,
+        Self::Policies,
     ];
 
     /// The table's stable name in files and databases.
@@ -91,6 +98,7 @@ impl Table {
             Self::Approvals => "approvals",
             Self::Receipts => "receipts",
             Self::Gateways => "gateways",
+            Self::Policies => "policies",
         }
     }
 }
@@ -253,7 +261,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
 /// Keeps things in memory that a change of rows makes worthless.
 pub trait Watcher: Send + Sync + 'static {
-    /// The row of a tenant was replaced, perhaps by ourselves; `None` stands for any. What is in memory of it must be
-    /// gone when this returns.
+    /// The row of a tenant was replaced, perhaps by ourselves; `None` stands for any, [`POLICY_ROWS`] for the policies.
+    /// What is in memory of it must be gone when this returns.
     fn changed(&self, tenant: Option<&[u8]>);
 }

@@ -1,4 +1,5 @@
-//! What takes two operators: shredding. One asks, another one approves, and that carries it out.
+//! What takes two operators: shredding. One asks, another one approves, and that carries it out. `policies` has the
+//! other such thing.
 
 use std::time::Duration;
 
@@ -42,7 +43,7 @@ impl Vault {
 
     async fn ask_for<A: ControlAction>(&self, call: &ControlCall<'_>, ordered: &Ordered) -> Result<Approval, Error> {
         let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
-        let ask = Ask { tenant: Some(ordered.tenant()), subject: ordered.subject(), ..Ask::default() };
+        let ask = Ask { tenant: ordered.tenant(), subject: ordered.subject(), ..Ask::default() };
         self.operate_about::<A, _>(call, ask, async |recorded| {
             let new = NewApproval {
                 ordered,
@@ -84,8 +85,9 @@ impl Vault {
         id: ApprovalId,
     ) -> Result<Approval, Error> {
         let ask = Ask { tenant: Some(tenant), ..Ask::default() };
-        let get =
-            async |_: &Recorded<Permit<GetApproval>>| Ok((self.keys.approval(tenant, id).await?, About::executed()));
+        let get = async |_: &Recorded<Permit<GetApproval>>| {
+            Ok((self.keys.approval(Some(tenant), id).await?, About::executed()))
+        };
         self.operate_about(call, ask, get).await
     }
 
@@ -98,10 +100,10 @@ impl Vault {
         let ask = Ask { tenant: Some(tenant), ..Ask::default() };
         self.operate_about(call, ask, async |recorded: &Recorded<Permit<Reject>>| {
             let who = &recorded.permit().decision().principal;
-            let (write, _, request) = self.keys.decide((tenant, id), None, who, ApprovalState::Rejected).await?;
+            let (write, _, request) = self.keys.decide((Some(tenant), id), None, who, ApprovalState::Rejected).await?;
             self.keys.commit_decision(write).await?;
             let about = About { detail: "rejected", approval: Some((id, request)) };
-            Ok((self.keys.approval(tenant, id).await?, about))
+            Ok((self.keys.approval(Some(tenant), id).await?, about))
         })
         .await
     }
@@ -130,7 +132,7 @@ impl Vault {
                     return Err(BUSY);
                 }
                 let (write, ordered, request) =
-                    self.keys.decide((tenant, id), Some(seen), who, ApprovalState::Approved).await?;
+                    self.keys.decide((Some(tenant), id), Some(seen), who, ApprovalState::Approved).await?;
                 // In the log before it happens, and in whatever state this call ends.
                 let approving = SystemEvent::Approving { approval: id, request };
                 around(Step::ShredApproving, self.audit.system_of(tenant, approving)).await?;
@@ -152,7 +154,7 @@ impl Vault {
                 }
             }
             let about = About { detail: "approved", approval: Some((id, request)) };
-            Ok((self.keys.approval(tenant, id).await?, about))
+            Ok((self.keys.approval(Some(tenant), id).await?, about))
         })
         .await
     }

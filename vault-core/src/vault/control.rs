@@ -77,6 +77,7 @@ impl Vault {
         ask: Ask<'_>,
         work: impl AsyncFnOnce(&Recorded<Permit<A>>) -> Result<(T, About), Error>,
     ) -> Result<T, Error> {
+        self.policies_ready()?;
         let request = ControlRequest {
             tenant: ask.tenant.cloned(),
             dataset: ask.dataset.cloned(),

@@ -81,6 +81,7 @@ pub struct Opened {
 impl Vault {
     /// Facts, then policy. A refusal is in the log before it is told.
     async fn permit<A: DataAction>(&self, who: &Workload, target: &Target, items: u32) -> Result<Permit<A>, Error> {
+        self.policies_ready()?;
         let facts = self.keys.facts(&target.tenant, &target.dataset).await?;
         let request = DataRequest {
             tenant: target.tenant.clone(),

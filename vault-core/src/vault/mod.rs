@@ -81,6 +81,8 @@ mod approvals;
 mod control;
 mod data;
 mod embedded;
+mod in_force;
+mod policies;
 mod settings;
 mod upkeep;
 
@@ -89,6 +91,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
 pub use upkeep::Tended;
 
@@ -132,6 +135,8 @@ pub struct Vault {
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
     due: Mutex<upkeep::DuePlaces>,
+    /// `None` if policies are no business of the store's.
+    in_force: Option<Arc<in_force::InForce>>,
 }
 
 impl fmt::Debug for Vault {
@@ -145,7 +150,8 @@ impl Vault {
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
-        Self { authorizer, audit, keys, clock, anchored: Mutex::default(), lifecycle, due }.with_lifecycle(lifecycle)
+        let (anchored, in_force) = (Mutex::default(), None);
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use vault_core::Vault;
-use vault_core::audit::{Log, LogSigner};
+use vault_core::audit::{Log, LogSigner, Recovery};
 use vault_core::envelope::Context;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::{DatasetId, Purpose, Reason, Subject, TenantId};
@@ -111,12 +111,24 @@ pub(crate) fn open_vault_on(
     cache: CacheSettings,
     roots: Arc<Roots>,
 ) -> Vault {
+    recover_vault_on(store, fs, dir, clock, cache, roots).0
+}
+
+/// The same, and what opening its log found.
+pub(crate) fn recover_vault_on(
+    store: Arc<dyn Store>,
+    fs: Arc<dyn Fs>,
+    dir: &Path,
+    clock: Arc<dyn Clock>,
+    cache: CacheSettings,
+    roots: Arc<Roots>,
+) -> (Vault, Recovery) {
     let signer = LogSigner::load_or_create(&*fs, &dir.join("audit.key"), "vault.example/audit/0").unwrap();
-    let (audit, _) = Log::open(Arc::clone(&fs), &dir.join("audit"), signer, Arc::clone(&clock)).unwrap();
+    let (audit, recovery) = Log::open(Arc::clone(&fs), &dir.join("audit"), signer, Arc::clone(&clock)).unwrap();
     let keys = Keyring::new(KeyringParts { store, roots, instance: "test".into(), cache, clock: Arc::clone(&clock) });
     let registry = Registry::parse(REGISTRY, "prod.example").unwrap();
     let authorizer = Authorizer::new(PolicySet::baseline().unwrap(), registry);
-    Vault::new(VaultParts { authorizer, audit, keys: keys.unwrap(), clock })
+    (Vault::new(VaultParts { authorizer, audit, keys: keys.unwrap(), clock }), recovery)
 }
 
 /// A vault in a fresh directory, with the operating system's clock and files.

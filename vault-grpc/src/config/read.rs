@@ -11,9 +11,10 @@ use vault_core::principal::TrustDomain;
 
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
+use super::policy::RawPolicy;
 use super::roots::{RawCustody, RawRoot};
 use super::store::RawStore;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, Policy};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
 
 pub(super) type Text = Spanned<String>;
 
@@ -62,14 +63,6 @@ struct RawListener {
 struct RawAudit {
     dir: Text,
     key: Text,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPolicy {
-    schema: Text,
-    policies: Vec<Text>,
-    registry: Text,
 }
 
 #[derive(Default, Deserialize)]
@@ -139,7 +132,7 @@ impl Reader<'_> {
         Ok(NamedFile { path: dir.join(text.get_ref()), place: self.place(text.span().start, key) })
     }
 
-    fn files(&self, texts: &[Text], key: &str) -> Result<Vec<NamedFile>, ConfigError> {
+    pub(super) fn files(&self, texts: &[Text], key: &str) -> Result<Vec<NamedFile>, ConfigError> {
         texts.iter().map(|text| self.file(text, key)).collect()
     }
 
@@ -168,11 +161,7 @@ impl Reader<'_> {
             roots,
             #[cfg(feature = "aws")]
             aws,
-            policy: Policy {
-                schema: self.file(&raw.policy.schema, "policy.schema")?,
-                policies: self.files(&raw.policy.policies, "policy.policies")?,
-                registry: self.file(&raw.policy.registry, "policy.registry")?,
-            },
+            policy: self.policy(&raw.policy, environment)?,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,

@@ -17,7 +17,7 @@ pub fn show(approval: &Approval) -> v1::Approval {
     v1::Approval {
         approval: approval.id.to_string(),
         action: approval.ordered.action().to_owned(),
-        tenant: approval.ordered.tenant().to_string(),
+        tenant: approval.ordered.tenant().map(ToString::to_string).unwrap_or_default(),
         subject_pseudonym: approval.pseudonym.clone().unwrap_or_default(),
         reason: approval.reason.clone(),
         requester: approval.requester.clone(),
@@ -28,5 +28,7 @@ pub fn show(approval: &Approval) -> v1::Approval {
         decider: approval.decided_by.clone().unwrap_or_default(),
         decide_time: approval.decided.map(timestamp),
         receipt: approval.receipt.clone().unwrap_or_default(),
+        policy_version: approval.ordered.bundle().map_or(0, |bundle| bundle.version),
+        policy_sha256: approval.ordered.bundle().map(|bundle| bundle.digest.to_string()).unwrap_or_default(),
     }
 }

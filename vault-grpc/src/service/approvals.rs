@@ -1,6 +1,7 @@
 //! `ApprovalService`: what takes two operators.
 
 use tonic::{Request, Response, Status};
+use vault_core::Error;
 use vault_core::id::{ApprovalId, Fingerprint, Subject, TenantId};
 use vault_core::keys::Seen;
 use vault_proto::v1;
@@ -10,6 +11,11 @@ use super::operator_of;
 use super::tenants::{Control, answer, call};
 use crate::convert;
 use crate::convert::approval::show;
+
+/// Whose keys an approval is about; none if it is about a policy bundle.
+fn tenant(text: &str) -> Result<Option<TenantId>, Error> {
+    if text.is_empty() { Ok(None) } else { TenantId::parse(text).map(Some) }
+}
 
 #[tonic::async_trait]
 impl ApprovalService for Control {
@@ -37,10 +43,14 @@ impl ApprovalService for Control {
         let who = operator_of(&request)?;
         let request = request.get_ref();
         let done = async {
-            let tenant = TenantId::parse(&request.tenant)?;
+            let tenant = tenant(&request.tenant)?;
             let id = ApprovalId::parse(&request.approval)?;
             let reason = convert::reason(&request.reason)?;
-            let found = self.vault.get_approval(&call(&who, reason.as_ref())?, &tenant, id).await?;
+            let call = call(&who, reason.as_ref())?;
+            let found = match tenant {
+                Some(tenant) => self.vault.get_approval(&call, &tenant, id).await?,
+                None => self.vault.get_activation(&call, id).await?,
+            };
             Ok(v1::GetApprovalResponse { approval: Some(show(&found)) })
         };
         answer(done.await)
@@ -50,13 +60,17 @@ impl ApprovalService for Control {
         let who = operator_of(&request)?;
         let request = request.get_ref();
         let done = async {
-            let tenant = TenantId::parse(&request.tenant)?;
+            let tenant = tenant(&request.tenant)?;
             let id = ApprovalId::parse(&request.approval)?;
             let request_sha256 = Fingerprint::parse(&request.request_sha256)?;
             let subject = request.subject.as_deref().map(Subject::parse).transpose()?;
             let seen = Seen { request_sha256, subject: subject.as_ref() };
             let reason = convert::required_reason(&request.reason)?;
-            let done = self.vault.approve(&call(&who, Some(&reason))?, (&tenant, id), seen).await?;
+            let call = call(&who, Some(&reason))?;
+            let done = match tenant {
+                Some(tenant) => self.vault.approve(&call, (&tenant, id), seen).await?,
+                None => self.vault.approve_activation(&call, id, seen).await?,
+            };
             Ok(v1::ApproveResponse { approval: Some(show(&done)) })
         };
         answer(done.await)
@@ -66,10 +80,14 @@ impl ApprovalService for Control {
         let who = operator_of(&request)?;
         let request = request.get_ref();
         let done = async {
-            let tenant = TenantId::parse(&request.tenant)?;
+            let tenant = tenant(&request.tenant)?;
             let id = ApprovalId::parse(&request.approval)?;
             let reason = convert::required_reason(&request.reason)?;
-            let done = self.vault.reject(&call(&who, Some(&reason))?, &tenant, id).await?;
+            let call = call(&who, Some(&reason))?;
+            let done = match tenant {
+                Some(tenant) => self.vault.reject(&call, &tenant, id).await?,
+                None => self.vault.reject_activation(&call, id).await?,
+            };
             Ok(v1::RejectResponse { approval: Some(show(&done)) })
         };
         answer(done.await)

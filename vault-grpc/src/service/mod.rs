@@ -2,6 +2,7 @@
 
 pub mod approvals;
 pub mod crypto;
+pub mod policies;
 pub mod tenants;
 pub(crate) mod undecodable;
 
@@ -15,6 +16,7 @@ use vault_core::{Error, Vault};
 use vault_proto::v1::approval_service_server::ApprovalServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
+use vault_proto::v1::policy_service_server::PolicyServiceServer;
 use vault_proto::v1::tenant_service_server::TenantServiceServer;
 
 use crate::config::Limits;
@@ -38,10 +40,13 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
     let datasets = DatasetServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    let approvals = ApprovalServiceServer::new(control)
+    let approvals = ApprovalServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(tenants).add_service(datasets).add_service(approvals)
+    let policies = PolicyServiceServer::new(control)
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(tenants).add_service(datasets).add_service(approvals).add_service(policies)
 }
 
 fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {

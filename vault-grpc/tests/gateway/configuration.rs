@@ -4,6 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use vault_core::audit::LogSigner;
+use vault_core::fs::OsFs;
 use vault_core::vault::LifecycleSettings;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError, Limits};
@@ -243,4 +245,47 @@ fn check_names_the_file_that_is_wrong_and_where_it_is_named() {
 
 fn mode(file: &Path, mode: u32) {
     fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn policy_signers_are_read_and_every_error_names_line_key_and_expectation() {
+    let key = |name: &str| {
+        let dir = tempfile::tempdir().unwrap();
+        LogSigner::create(&OsFs, &dir.path().join("key"), name).unwrap().verifier().vkey()
+    };
+    let (ines, jan) = (key("policy/ines"), key("policy/jan"));
+    // `[policy]` stays at line 23.
+    let with = |lines: &str| parse(&GOOD.replacen("[policy]\n", &format!("[policy]\n{lines}\n"), 1));
+    assert_eq!((parse(GOOD).unwrap().policy.signers.len(), parse(GOOD).unwrap().policy.quorum), (0, 0));
+    let read = with(&format!("signers = [{ines:?}, {jan:?}]\nproof = \"off\"")).unwrap().policy;
+    assert_eq!((read.signers.len(), read.quorum), (2, 1), "one, in development");
+    assert_eq!(with(&format!("signers = [{ines:?}, {jan:?}]\nquorum = 2")).unwrap().policy.quorum, 2);
+    let table = [
+        ("signers = [\"policy/ines\"]".to_owned(), 24, "policy.signers", "verifier keys"),
+        (format!("signers = [{ines:?}, {ines:?}]"), 24, "policy.signers", "twice"),
+        (format!("signers = [{ines:?}]\nquorum = 2"), 25, "policy.quorum", "to the number of"),
+        (format!("signers = [{ines:?}]\nquorum = 0"), 25, "policy.quorum", "must be"),
+        ("quorum = 2".to_owned(), 24, "policy.quorum", "without policy.signers"),
+        ("proof = \"required\"".to_owned(), 24, "policy.proof", "not supported"),
+        ("proof = \"maybe\"".to_owned(), 24, "policy.proof", "must be \"off\""),
+        (format!("provers = [{jan:?}]"), 24, "policy.provers", "unless policy.proof"),
+        ("signer = []".to_owned(), 24, "", "unknown field `signer`"),
+    ];
+    for (lines, line, key, why) in table {
+        let error = with(&lines).unwrap_err().to_string();
+        let place = if key.is_empty() { format!("line {line}:") } else { format!("line {line}, {key}:") };
+        assert!(error.contains(&place) && error.contains(why), "{lines}: {error}");
+    }
+}
+
+#[test]
+fn the_audit_logs_own_key_is_no_policy_signer() {
+    let (_dir, made) = made();
+    let root = made.config.parent().unwrap();
+    let own = fs::read_to_string(root.join("audit.vkey")).unwrap();
+    let text = fs::read_to_string(&made.config).unwrap();
+    let signers = format!("[policy]\nsigners = [{:?}]\n", own.trim());
+    fs::write(&made.config, text.replacen("[policy]\n", &signers, 1)).unwrap();
+    let error = build::check(&Config::load(&made.config).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("policy.signers") && error.contains("audit log's own key"), "{error}");
 }

@@ -14,6 +14,7 @@ mod drain;
 mod fault_proxy;
 mod handshake;
 mod metrics;
+mod policies;
 mod reload;
 mod roots;
 mod shredding;

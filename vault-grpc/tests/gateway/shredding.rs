@@ -10,7 +10,7 @@ use vault_proto::v1::{ApprovalState, TenantState};
 use super::support::{Fixture, operator_id};
 
 /// Another operator than alice.
-async fn bob(fixture: &Fixture) -> OperatorClient {
+pub(crate) async fn bob(fixture: &Fixture) -> OperatorClient {
     let issued = fixture.made.operator_ca.issue(&Leaf::client("bob", &operator_id("bob"))).unwrap();
     let address = fixture.gateway.control_addr().to_string();
     let server_ca = fixture.made.server_ca.pem();

@@ -6,7 +6,7 @@ impl Random {
     /// By `BLINDVAULT_SEED`, or a fresh seed; also what to say of it.
     pub(crate) fn seeded() -> (Self, u64) {
         let fresh = || u64::from_le_bytes(vault_core::vault::new_request_id().unwrap().0[..8].try_into().unwrap());
-        let seed = std::env::var("BLINDVAULT_SEED").map_or_else(|_| fresh(), |seed| seed.parse().expect("a number"));
+        let seed = std::env::var("BLINDVAULT_SEED").map_or_else(|_| fresh(), |seed| seed.parse().unwrap());
         (Self(seed), seed)
     }
 

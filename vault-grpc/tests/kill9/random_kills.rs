@@ -26,7 +26,7 @@ pub(crate) fn is_long() -> bool {
 
 /// `BLINDVAULT_KILL_CYCLES`, else what CI runs.
 pub(crate) fn cycles(in_ci: usize) -> usize {
-    std::env::var("BLINDVAULT_KILL_CYCLES").map_or(in_ci, |n| n.parse().expect("a number"))
+    std::env::var("BLINDVAULT_KILL_CYCLES").map_or(in_ci, |n| n.parse().unwrap())
 }
 
 /// What was seen, summed up.

@@ -30,6 +30,7 @@ fn the_baseline_loads_and_knows_its_ids() {
             "never-release-without-consent",
             "operator-by-two",
             "operator-manage",
+            "operator-policy",
             "operator-read",
             "workload-decrypt",
             "workload-encrypt",

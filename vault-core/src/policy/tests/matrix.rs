@@ -263,6 +263,11 @@ fn table() -> String {
     control_rows::<RequestGrant>(&authorizer, &mut out);
     control_rows::<RevokeGrant>(&authorizer, &mut out);
     control_rows::<ListGrants>(&authorizer, &mut out);
+    control_rows::<ValidatePolicy>(&authorizer, &mut out);
+    control_rows::<ProposePolicy>(&authorizer, &mut out);
+    control_rows::<ActivatePolicy>(&authorizer, &mut out);
+    control_rows::<GetPolicy>(&authorizer, &mut out);
+    control_rows::<ListPolicies>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
@@ -325,7 +330,7 @@ fn no_row_lets_the_wrong_one_through() {
         "two that release nothing ask for nothing more, and Decrypt"
     );
     assert_eq!(consents, 1 + 3 + 3);
-    assert_eq!(control, CONTROL_ACTIONS.len() + 1, "each control action; one on two kinds");
+    assert_eq!(control, CONTROL_ACTIONS.len() + 4, "each control action; four on two kinds");
     for row in second {
         let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
         assert_eq!(data || consent, row.contains(" workload "), "{row}");

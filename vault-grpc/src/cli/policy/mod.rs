@@ -18,7 +18,7 @@ use serde::Serialize;
 use vault_grpc::config::ConfigError;
 use vault_grpc::telemetry::{Event, log};
 
-use super::print;
+use super::{bundle, print};
 use files::Files;
 
 #[derive(Debug, Subcommand)]
@@ -56,6 +56,12 @@ pub(super) enum PolicyCommand {
     /// Prove for all requests at once that the set keeps the guards, with an SMT solver.
     #[cfg(feature = "prove")]
     Prove(prove::Options),
+    /// Signed bundles of schema, policies and registry.
+    #[command(subcommand)]
+    Bundle(bundle::BundleCommand),
+    /// The keys of policy signers, and of provers.
+    #[command(subcommand)]
+    Key(bundle::KeyCommand),
     /// Check a proof record as a gateway does: that a prover signed it, and that it is about these files.
     VerifyProof {
         #[command(flatten)]
@@ -78,6 +84,8 @@ pub(super) fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Explain { file, name, json } => explain::explain(&file, &name, json),
         #[cfg(feature = "prove")]
         PolicyCommand::Prove(options) => prove::prove(&options),
+        PolicyCommand::Bundle(command) => bundle::bundle(command),
+        PolicyCommand::Key(command) => bundle::key(command),
         PolicyCommand::VerifyProof { files, proof, key } => proof::verify(&files, &proof, &key),
     }
 }
