@@ -265,3 +265,47 @@ fn a_proof_is_signed_elsewhere_and_checked_without_a_solver() {
     assert_eq!(said.code, 1);
     assert!(said.out.contains("UNKNOWN") && said.out.contains("NOT PROVEN"), "{}", said.out);
 }
+
+/// A bundle's way to a gateway that demands a proof: proven, signed, and refused as long as one of the two is missing.
+#[cfg(feature = "dev")]
+#[test]
+fn a_bundle_is_accepted_with_a_proof_of_itself_only() {
+    let Some(solver) = solver_args("a_bundle_is_accepted_with_a_proof_of_itself_only") else { return };
+    let solver: Vec<_> = solver.iter().map(String::as_str).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name).display().to_string();
+    let made = vault_grpc::init::init(&dir.path().join("vault"), 0, 0).unwrap();
+    let config = made.config.display().to_string();
+    let done = |args: &[&str]| {
+        let said = run(args);
+        assert_eq!(said.code, 0, "{args:?} {}{}", said.out, said.err);
+    };
+    done(&["key", "new", "--name", "policy/ines", "--out", &at("ines")]);
+    done(&["key", "new", "--name", "prover/ci", "--out", &at("ci")]);
+    let public = |name: &str| fs::read_to_string(at(name)).unwrap().trim().to_owned();
+    let lines = format!(
+        "[policy]\nsigners = [{:?}]\nproof = \"required\"\nprovers = [{:?}]\n",
+        public("ines.pub"),
+        public("ci.pub")
+    );
+    let text = fs::read_to_string(&made.config).unwrap().replacen("[policy]\n", &lines, 1);
+    fs::write(&made.config, text).unwrap();
+    let bundle = at("bundle.json");
+    done(&["bundle", "make", "--config", &config, "--out", &bundle, "--comment", "the first"]);
+    done(&["bundle", "sign", &bundle, "--key", &at("ines")]);
+    let verify = ["bundle", "verify", &bundle, "--config", &config];
+    let said = run(&verify);
+    assert!(said.code == 1 && said.err.contains("proof"), "{}{}", said.out, said.err);
+    let sign = ["--sign", &at("ci"), "--prover", "prover/ci", "--out", &at("proof")];
+    let said = run_with(&[&["prove", "--config", &config][..], &sign].concat(), &solver);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    done(&["bundle", "add-proof", &bundle, "--proof", &at("proof")]);
+    done(&verify);
+    // A record about other policies does not do.
+    let other = write(&dir, "other.cedar", "");
+    let sign = ["--sign", &at("ci"), "--prover", "prover/ci", "--out", &at("other.proof")];
+    assert_eq!(run_with(&[&["prove", "--policies", &other][..], &sign].concat(), &solver).code, 0);
+    done(&["bundle", "add-proof", &bundle, "--proof", &at("other.proof")]);
+    let said = run(&verify);
+    assert!(said.code == 1 && said.err.contains("other policies"), "{}{}", said.out, said.err);
+}

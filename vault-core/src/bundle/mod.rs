@@ -11,6 +11,7 @@
 //! `docs/policy.md`, section "Bundles", is the specification.
 
 mod content;
+mod provers;
 mod signed;
 mod stored;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod trust;
 use std::fmt;
 
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
+pub use provers::{MAX_PROVERS, Provers};
 pub use signed::{MAX_DOCUMENT, MAX_PROOF, MAX_SIGNATURES, SignedBundle};
 pub(crate) use stored::{Act, Active, Shelf, check_row};
 pub use stored::{BundleState, StoredBundle};
