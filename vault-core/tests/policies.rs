@@ -284,6 +284,7 @@ fn a_decision_uses_one_bundle_while_they_change() {
         dataset: DatasetId::parse("customers").unwrap(),
         subject: None,
         purpose: Purpose::parse("billing").unwrap(),
+        end_user: None,
         request: RequestId([7; 16]),
         items: 1,
     };

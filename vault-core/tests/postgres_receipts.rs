@@ -1,6 +1,11 @@
 //! Erasure receipts where several gateways share a database: each confirms, or its lease ends.
 #![cfg(all(feature = "postgres", feature = "dev"))]
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it measured"
+)]
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -41,28 +41,28 @@ async fn call<M: Message + 'static>(channel: &Channel, path: &'static str, messa
 /// Calls one RPC of the data plane with a request that a workload is answered.
 async fn call_rpc(channel: &Channel, rpc: &Rpc, envelope: &[u8]) -> Result<(), Status> {
     let (tenant, dataset, purpose) = (TENANT.to_owned(), DATASET.to_owned(), "billing".to_owned());
-    let (subject, context) = (None, std::collections::HashMap::default());
+    let (subject, context, end_user_token) = (None, std::collections::HashMap::default(), None);
     let (envelope, plaintext) = (envelope.to_vec().into(), b"a value".to_vec().into());
     match rpc.method {
         "Encrypt" => {
-            let message = EncryptRequest { tenant, dataset, subject, purpose, context, plaintext };
+            let message = EncryptRequest { tenant, dataset, subject, purpose, context, plaintext, end_user_token };
             call(channel, rpc.path, message).await
         }
         "Decrypt" => {
-            let message = DecryptRequest { tenant, dataset, subject, purpose, context, envelope };
+            let message = DecryptRequest { tenant, dataset, subject, purpose, context, envelope, end_user_token };
             call(channel, rpc.path, message).await
         }
         "Rewrap" => {
-            let message = RewrapRequest { tenant, dataset, subject, purpose, context, envelope };
+            let message = RewrapRequest { tenant, dataset, subject, purpose, context, envelope, end_user_token };
             call(channel, rpc.path, message).await
         }
         "BatchEncrypt" => {
             let items = vec![BatchEncryptItem { dataset, subject, context, plaintext }];
-            call(channel, rpc.path, BatchEncryptRequest { tenant, purpose, items }).await
+            call(channel, rpc.path, BatchEncryptRequest { tenant, purpose, items, end_user_token }).await
         }
         "BatchDecrypt" => {
             let items = vec![BatchDecryptItem { dataset, subject, context, envelope }];
-            call(channel, rpc.path, BatchDecryptRequest { tenant, purpose, items }).await
+            call(channel, rpc.path, BatchDecryptRequest { tenant, purpose, items, end_user_token }).await
         }
         other => panic!("{other} is new: give it a request here, so that its refusal is tested"),
     }

@@ -34,7 +34,7 @@ impl Drop for Served {
 }
 
 fn serve(config: &Path) -> Served {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
+    let child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
         .args(["serve", "--config"])
         .arg(config)
         .stdin(Stdio::null())
@@ -46,7 +46,7 @@ fn serve(config: &Path) -> Served {
     let mut lines = BufReader::new(served.child.stderr.take().unwrap()).lines();
     let mut listening = 0;
     while listening < 2 {
-        let line = lines.next().expect("it listens before it ends").unwrap();
+        let line = lines.next().unwrap().unwrap();
         let field = |name: &str| line.split(' ').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
         if let (Some(plane), Some(address)) = (field("plane"), field("address")) {
             listening += 1;

@@ -105,11 +105,14 @@ pub fn diagnose(schema: Source<'_>, policies: &[Source<'_>]) -> Vec<Diagnostic> 
         Err(fault) => found.push(fault),
         Ok((parsed, _)) => {
             let result = Validator::new(parsed).validate_with_level(&set, ValidationMode::Strict, DEREFERENCES);
+            let faulty: Vec<_> = result.validation_errors().map(ValidationError::policy_id).collect();
             let errors =
                 result.validation_errors().map(|error| (error.policy_id(), at(error), what(error), fix(error)));
-            let warnings = result.validation_warnings().map(|warning| {
+            // An error makes a policy impossible, which is then warned of: one is enough.
+            let alone = result.validation_warnings().filter(|warning| !faulty.contains(&warning.policy_id()));
+            let warnings = alone.map(|warning| {
                 let fix = "let it apply to something, and write it in plain characters; warnings count as errors";
-                (warning.policy_id(), offset(warning), warning.to_string(), fix.to_owned())
+                (warning.policy_id(), offset(warning), unnamed(&warning.to_string()).to_owned(), fix.to_owned())
             });
             for (id, at, what, fix) in errors.chain(warnings) {
                 let Some(origin) = origins.get(AsRef::<str>::as_ref(id)) else { continue };
@@ -143,15 +146,17 @@ fn at(error: &ValidationError) -> Option<usize> {
 }
 
 fn what(error: &ValidationError) -> String {
-    // Cedar's message begins with the policy, which stands before it already.
-    let said = error.to_string();
-    let said = said.split_once("`, ").map_or(said.as_str(), |(_, rest)| rest);
-    format!("{}: {said}", what_is_wrong(error))
+    format!("{}: {}", what_is_wrong(error), unnamed(&error.to_string()))
+}
+
+/// Cedar's message without the policy that it begins with, which stands before it already.
+fn unnamed(said: &str) -> &str {
+    said.strip_prefix("for policy `").and_then(|rest| rest.split_once("`, ")).map_or(said, |(_, rest)| rest)
 }
 
 fn fix(error: &ValidationError) -> String {
     if let Some(help) = error.help() {
-        return help.to_string();
+        return unnamed(&help.to_string()).to_owned();
     }
     match error {
         ValidationError::UnrecognizedEntityType(_) => "the types are Vault::Workload, Operator, Tenant and Dataset",

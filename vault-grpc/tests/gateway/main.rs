@@ -2,17 +2,21 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
+mod audit_entries;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
 mod command_line;
 mod configuration;
 mod drain;
+mod end_users;
 #[cfg(feature = "aws")]
 #[expect(dead_code, clippy::panic, clippy::indexing_slicing, reason = "shared with other test programs")]
 #[path = "../../../vault-core/tests/common/fault_proxy.rs"]
 mod fault_proxy;
 mod handshake;
+mod identity_provider;
+mod issuer;
 mod metrics;
 mod policies;
 mod reload;

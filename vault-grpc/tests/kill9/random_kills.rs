@@ -20,6 +20,7 @@ const DATABASE_EVERY: usize = 5;
 const BACK: Duration = Duration::from_secs(60);
 
 /// Whether this is no run of CI.
+#[cfg(feature = "postgres")]
 pub(crate) fn is_long() -> bool {
     std::env::var_os("BLINDVAULT_KILL_CYCLES").is_some()
 }

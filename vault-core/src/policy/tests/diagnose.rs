@@ -18,19 +18,19 @@ fn nothing_is_wrong_exactly_where_the_loader_takes_it() {
     for (text, place) in [
         (BASELINE_POLICIES.text, None),
         ("", None),
-        ("@id(\"a\") permit (principal", Some((1, 26))),
+        ("@id(\"a\") permit (principal", Some((1, 27))),
         (&format!("\n{permit};"), Some((2, 1))),
         (&format!("@id(\"A\") {permit};"), Some((1, 1))),
         (&format!("@id(\"a\") {permit};\n@id(\"a\") {permit};"), Some((2, 1))),
-        (&deep, Some((1, 113))),
+        (&deep, Some((1, 116))),
         ("@id(\"a\") permit (principal == ?principal, action, resource);", Some((1, 1))),
         ("@id(\"a\")\npermit (principal is Vault::Person, action, resource);", Some((2, 22))),
-        ("@id(\"a\")\npermit (principal, action == Vault::Action::\"Peek\", resource);", Some((2, 29))),
+        ("@id(\"a\")\npermit (principal, action == Vault::Action::\"Peek\", resource);", Some((2, 30))),
         (&format!("@id(\"a\")\n{permit}\nwhen {{ principal.tenant == resource }};"), Some((3, 8))),
         (&format!("@id(\"a\")\n{permit}\nwhen {{ resource.residency == \"eu\" }};"), Some((3, 8))),
         (&format!("@id(\"a\")\n{permit}\nwhen {{ context.items == \"1\" }};"), Some((3, 8))),
         (&format!("@id(\"a\")\n{permit}\nwhen {{ Vault::Tenant::\"acme\".suspended }};"), Some((3, 8))),
-        (&format!("@id(\"a\")\n{permit}\nwhen {{ false }};"), Some((2, 1))),
+        (&format!("@id(\"a\")\n{permit}\nwhen {{ false }};"), Some((1, 1))),
     ] {
         let found = of(text);
         assert_eq!(found.is_empty(), load(text).is_ok(), "{text}\n{found:?}");
@@ -59,7 +59,8 @@ fn everything_that_is_wrong_is_said_at_once() {
 
 #[test]
 fn a_column_counts_characters() {
-    let found =
-        of("@id(\"a\") permit (principal, action == Vault::Action::\"Decrypt\", resource) when { \"äöü\" == 1 };");
-    assert_eq!(places(&found)[0], (1, 82));
+    let text = "@id(\"a\") permit (principal is Vault::Workload, action in Vault::Action::\"Data\", resource) \
+        when { context.purpose != \"äöü\" && resource.residency == \"eu\" };";
+    let bytes = text.find("resource.residency").unwrap();
+    assert_eq!(places(&of(text)), [(1, bytes - 3 + 1)]);
 }
