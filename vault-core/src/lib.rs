@@ -8,6 +8,7 @@
 //!   keys                     root → tenant → data → record keys, cache, rotation
 //!     bundle                 signed policy bundles, as files and as rows
 //!     kms · store            seams: root keys and rows, with the embedded implementations
+//!       proof                signed records of proofs about policy sets
 //!       audit                Recorded<P>: nothing is released before its entry is durable
 //!         policy             Permit<A>: the only way to reach a key
 //!           principal · envelope
@@ -32,6 +33,8 @@ pub mod principal;
 pub mod policy;
 
 pub mod audit;
+
+pub mod proof;
 
 pub mod kms;
 pub mod store;

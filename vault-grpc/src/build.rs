@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::sync::Arc;
 
 use vault_core::audit::{Log, LogSigner, Recovery};
-use vault_core::bundle::{BundleRef, PolicyTrust, SignedBundle, Signers};
+use vault_core::bundle::{BundleRef, PolicyTrust, ProofCheck, Provers, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
@@ -87,7 +87,7 @@ pub fn policies(config: &Config) -> Result<(PolicySet, Registry), ConfigError> {
 /// What a configuration demands of policy bundles.
 ///
 /// # Errors
-/// [`ConfigError`] if one of the signers is the audit log itself: its key is in the gateway.
+/// [`ConfigError`] if one of the signers or provers is the audit log itself: its key is in the gateway.
 pub fn policy_trust(config: &Config, log: &LogSigner) -> Result<PolicyTrust, ConfigError> {
     let policy = &config.policy;
     let refuse = |why: &str| ConfigError::new(&policy.signers_place, why);
@@ -98,7 +98,14 @@ pub fn policy_trust(config: &Config, log: &LogSigner) -> Result<PolicyTrust, Con
         }
         keys => Signers::new(keys.to_vec(), policy.quorum).map_err(|error| refuse(&error.to_string()))?,
     };
-    Ok(PolicyTrust { signers, workload_domain: config.data.trust_domain.clone(), proof: None })
+    let proof: Option<Arc<dyn ProofCheck>> = match policy.provers.as_slice() {
+        [] => None,
+        keys if keys.iter().any(|key| key.is_same_key(log.verifier())) => {
+            return Err(refuse("the provers name the audit log's own key, which the gateway holds"));
+        }
+        keys => Some(Arc::new(Provers::new(keys.to_vec()).map_err(|error| refuse(&error.to_string()))?)),
+    };
+    Ok(PolicyTrust { signers, workload_domain: config.data.trust_domain.clone(), proof })
 }
 
 fn text(file: &NamedFile, most: u64) -> Result<String, ConfigError> {

@@ -7,6 +7,7 @@ mod commands;
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
+mod policy;
 mod print;
 mod serve;
 
@@ -91,7 +92,7 @@ enum Command {
     Audit(AuditCommand),
     /// The policies.
     #[command(subcommand)]
-    Policy(PolicyCommand),
+    Policy(policy::PolicyCommand),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -120,22 +121,6 @@ enum AuditCommand {
         #[arg(long)]
         key: PathBuf,
     },
-}
-
-#[derive(Debug, Subcommand)]
-enum PolicyCommand {
-    /// Load the schema, the policies and the registry that a configuration names.
-    Check {
-        /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
-    },
-    /// Signed bundles of schema, policies and registry.
-    #[command(subcommand)]
-    Bundle(bundle::BundleCommand),
-    /// The keys of policy signers.
-    #[command(subcommand)]
-    Key(bundle::KeyCommand),
 }
 
 /// Runs the command that the arguments name.
@@ -168,9 +153,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
-        Command::Policy(PolicyCommand::Check { config }) => commands::policy_check(&config),
-        Command::Policy(PolicyCommand::Bundle(command)) => bundle::bundle(command),
-        Command::Policy(PolicyCommand::Key(command)) => bundle::key(command),
+        Command::Policy(command) => policy::run(command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }
 }

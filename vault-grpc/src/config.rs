@@ -126,6 +126,8 @@ pub struct Policy {
     pub signers: Vec<LogVerifier>,
     /// How many of them have to sign.
     pub quorum: usize,
+    /// The verifier keys of the provers: a bundle needs a proof record of one of them. None if it needs no proof.
+    pub provers: Vec<LogVerifier>,
     /// Where the signers are named.
     pub(crate) signers_place: String,
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 use crate::say;
 
 /// Every feature, for tests, lints and documentation.
-pub(crate) const FEATURES: &str = "vault-core/dev,vault-grpc/aws,vault-grpc/pkcs11,vault-grpc/postgres";
+pub(crate) const FEATURES: &str =
+    "vault-core/dev,vault-core/prove,vault-grpc/aws,vault-grpc/pkcs11,vault-grpc/postgres";
 
 /// The root of the workspace.
 pub(crate) fn root() -> PathBuf {

@@ -164,6 +164,14 @@ impl LogSigner {
         &self.verifier
     }
 
+    /// A text as a note signed with this key alone. The key of a log signs its notes through the log.
+    ///
+    /// # Errors
+    /// As [`Self::signature_line`].
+    pub fn note(&self, text: &str) -> Result<String, Error> {
+        Ok(format!("{text}\n{}\n", self.signature_line(text)?))
+    }
+
     /// This key's signature line for the text of a note, without a newline: for notes that several keys sign.
     ///
     /// # Errors

@@ -12,6 +12,7 @@
 //! `docs/policy.md`, section "Bundles", is the specification.
 
 mod content;
+mod provers;
 mod rows;
 mod signed;
 mod stored;
@@ -22,6 +23,7 @@ mod trust;
 use std::fmt;
 
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
+pub use provers::{MAX_PROVERS, Provers};
 pub(crate) use rows::check_row;
 pub use signed::{MAX_DOCUMENT, MAX_PROOF, MAX_SIGNATURES, SignedBundle};
 pub(crate) use stored::{Act, Active, Shelf};

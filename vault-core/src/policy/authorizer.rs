@@ -388,6 +388,9 @@ fn sole(entities: &Entities) -> Result<cedar_policy::EntityUid, NotExpressible> 
     entities.iter().next().map(Entity::uid).ok_or(NotExpressible)
 }
 
+/// The refusal of a request for which some policy could not be evaluated.
+pub(super) const NOT_EVALUATED: &str = "a policy could not be evaluated";
+
 /// What the engine said.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
@@ -431,7 +434,7 @@ fn judge(response: &Response) -> Verdict {
         .collect();
     let reasons = diagnostics.reason().map(ToString::to_string);
     let (refused, mut policies) = if !failed.is_empty() {
-        (Some("a policy could not be evaluated"), failed)
+        (Some(NOT_EVALUATED), failed)
     } else {
         let policies: Vec<_> = reasons.collect();
         let refused = match response.decision() {

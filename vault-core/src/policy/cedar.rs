@@ -28,7 +28,7 @@ pub const MAX_POLICIES: usize = 10_000;
 const TOO_MANY: &str = "more than 10,000 policies";
 /// How many entities a policy may follow from one to the next: `resource.tenant.suspended` is 2. All that can be
 /// reached in so many steps are given to the engine with each request, so none that a policy reads is missing.
-const DEREFERENCES: u32 = 2;
+pub(super) const DEREFERENCES: u32 = 2;
 
 /// A text and the name that errors call it by.
 #[derive(Debug, Clone, Copy)]
@@ -140,12 +140,13 @@ fn count(policies: &[Source<'_>]) -> Result<(), Error> {
 }
 
 /// Where a policy was written: for messages.
-struct Origin<'a> {
-    source: Source<'a>,
-    offset: usize,
+pub(super) struct Origin<'a> {
+    pub(super) source: Source<'a>,
+    pub(super) offset: usize,
 }
 
-fn parse<'a>(
+/// Reads the policies of a file into a set, each under its `@id`.
+pub(super) fn parse<'a>(
     source: Source<'a>,
     into: &mut cedar_policy::PolicySet,
     origins: &mut HashMap<String, Origin<'a>>,
@@ -213,7 +214,7 @@ fn validate(
     }
 }
 
-const fn what_is_wrong(error: &ValidationError) -> &'static str {
+pub(super) const fn what_is_wrong(error: &ValidationError) -> &'static str {
     match error {
         ValidationError::UnrecognizedEntityType(_) => "it names an entity type that the schema does not have",
         ValidationError::UnrecognizedActionId(_) => "it names an action that the schema does not have",

@@ -72,6 +72,13 @@ impl Index {
         index
     }
 
+    /// The policy of an id, whatever it demands.
+    #[cfg(feature = "prove")]
+    pub(super) fn policy(&self, id: &str) -> Option<&Single> {
+        let filed = self.by.values().flat_map(HashMap::values).flatten();
+        self.always.iter().chain(filed).find(|policy| policy.id == id).map(AsRef::as_ref)
+    }
+
     /// The policies that may matter to a request.
     pub(super) fn find(&self, view: &View<'_>) -> Vec<Arc<Single>> {
         let filed = self.by.iter().filter_map(|(text, by)| by.get(view.known(*text)?)).flatten();

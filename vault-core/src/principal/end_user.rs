@@ -123,6 +123,42 @@ impl EndUser {
         Some([one(false)?, one(true)?])
     }
 
+    /// One whom no token proves, for `policy::rehearse`, which lets neither them nor the permits out.
+    #[cfg(feature = "prove")]
+    pub(crate) const fn for_rehearsal(issuer: String, subject: Subject, tenant: TenantId) -> Self {
+        Self {
+            issuer,
+            subject,
+            tenant,
+            roles: BTreeSet::new(),
+            amr: BTreeSet::new(),
+            acr: None,
+            mfa: false,
+            auth_time: None,
+            fresh_until: None,
+            not_before: Timestamp(0),
+            not_after: Timestamp(u64::MAX),
+        }
+    }
+
+    /// What the token of a rehearsal says.
+    #[cfg(feature = "prove")]
+    pub(crate) fn claims(&mut self, roles: Vec<String>, amr: Vec<String>, acr: Option<String>) {
+        (self.roles, self.amr, self.acr) = (roles.into_iter().collect(), amr.into_iter().collect(), acr);
+    }
+
+    /// How the person of a rehearsal signed in.
+    #[cfg(feature = "prove")]
+    pub(crate) const fn signed_in(&mut self, mfa: bool, at: Option<Timestamp>, fresh_until: Option<Timestamp>) {
+        (self.mfa, self.auth_time, self.fresh_until) = (mfa, at, fresh_until);
+    }
+
+    /// When the token of a rehearsal ends.
+    #[cfg(feature = "prove")]
+    pub(crate) const fn ends(&mut self, not_after: Timestamp) {
+        self.not_after = not_after;
+    }
+
     /// The same, ending at another instant, for the same tests.
     #[cfg(test)]
     pub(crate) fn ending(self, not_after: Timestamp) -> Self {

@@ -89,6 +89,13 @@ macro_rules! accessors {
             let not_after = Timestamp(4_102_444_800_000);
             Self { proof: Proof { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] } }
         }
+
+        /// A principal that no certificate proves, for `policy::rehearse`, which lets neither it nor its permits out.
+        #[cfg(feature = "prove")]
+        pub(crate) fn for_rehearsal(id: SpiffeId) -> Self {
+            let not_after = Timestamp(u64::MAX);
+            Self { proof: Proof { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] } }
+        }
     };
 }
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 use vault_core::Error;
 use vault_core::audit::{LogSigner, LogVerifier};
-use vault_core::bundle::{Bundle, MAX_DOCUMENT, PolicyFile, SignedBundle};
+use vault_core::bundle::{Bundle, MAX_DOCUMENT, MAX_PROOF, PolicyFile, SignedBundle};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::time::{Clock as _, SystemClock, Timestamp};
 use vault_grpc::build::{self, StartError};
@@ -65,6 +65,14 @@ pub(super) enum BundleCommand {
         #[arg(long)]
         key: PathBuf,
     },
+    /// Put a proof record into a bundle: `policy prove --sign` makes one. The signatures do not cover it, and stay.
+    AddProof {
+        /// The bundle's file.
+        file: PathBuf,
+        /// The record's file.
+        #[arg(long)]
+        proof: PathBuf,
+    },
     /// Put a bundle in force by its signatures alone, while no gateway serves. For a new version of this program to which
     /// the bundle in force means nothing; else propose it to a gateway.
     Install {
@@ -109,6 +117,7 @@ pub(super) fn bundle(command: BundleCommand) -> ExitCode {
             done("make a policy bundle", made)
         }
         BundleCommand::Sign { file, key } => done("sign a policy bundle", sign(&file, &key)),
+        BundleCommand::AddProof { file, proof } => done("add a proof to a policy bundle", add_proof(&file, &proof)),
         BundleCommand::Install { file, config } => done("install a policy bundle", install(&file, &config)),
         BundleCommand::Verify { file, config, after } => {
             done("verify a policy bundle", verify(&file, &config, after.as_deref()))
@@ -226,6 +235,13 @@ fn sign(file: &Path, key: &Path) -> Result<(), StartError> {
     write(file, &signed.to_document()?)?;
     print::line(signed.statement().trim_end());
     print::line(format_args!("signed by {}; {} in all", verifier.origin(), signed.signatures().len()));
+    Ok(())
+}
+
+fn add_proof(file: &Path, proof: &Path) -> Result<(), StartError> {
+    let signed = read_bundle(file)?.with_proof(Some(read(proof, MAX_PROOF as u64)?)).map_err(about(file))?;
+    write(file, &signed.to_document()?)?;
+    print::line(signed.statement().trim_end());
     Ok(())
 }
 

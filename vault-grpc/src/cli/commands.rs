@@ -46,19 +46,6 @@ pub(super) fn check(config: &Path) -> ExitCode {
     }
 }
 
-pub(super) fn policy_check(config: &Path) -> ExitCode {
-    match Config::load(config).and_then(|config| build::policies(&config)) {
-        Ok((set, registry)) => {
-            for id in set.ids() {
-                print::line(id);
-            }
-            print::line(format_args!("{} policies, {} entries in the registry", set.ids().len(), registry.len()));
-            ExitCode::SUCCESS
-        }
-        Err(error) => bad(error),
-    }
-}
-
 pub(super) fn audit_verify(dir: &Path, key: &Path) -> ExitCode {
     let failed = |error| {
         log(&Event::Failed { what: "verify the audit log", error });
@@ -107,7 +94,7 @@ pub(super) fn receipt_verify(file: &Path, key: &str) -> ExitCode {
 }
 
 /// A verifier key, given as its text or as a file that holds it.
-fn verifier_of(key: &str) -> Result<LogVerifier, Error> {
+pub(super) fn verifier_of(key: &str) -> Result<LogVerifier, Error> {
     match LogVerifier::parse(key) {
         Ok(verifier) => Ok(verifier),
         Err(_) => LogVerifier::parse(&text_of("--key", Path::new(key))?),

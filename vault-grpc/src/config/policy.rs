@@ -4,7 +4,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::Error;
 use vault_core::audit::LogVerifier;
-use vault_core::bundle::Signers;
+use vault_core::bundle::{Provers, Signers};
 
 use super::read::{Reader, Text};
 use super::{ConfigError, Environment, Policy};
@@ -28,7 +28,7 @@ pub(super) struct RawPolicy {
 impl Reader<'_> {
     pub(super) fn policy(&self, raw: &RawPolicy, environment: Environment) -> Result<Policy, ConfigError> {
         let (signers, quorum) = self.signers(raw, environment)?;
-        self.proof(raw)?;
+        let provers = self.provers(raw)?;
         let at = raw.signers.first().unwrap_or(&raw.schema).span().start;
         Ok(Policy {
             schema: self.file(&raw.schema, "policy.schema")?,
@@ -36,6 +36,7 @@ impl Reader<'_> {
             registry: self.file(&raw.registry, "policy.registry")?,
             signers,
             quorum,
+            provers,
             signers_place: self.place(at, "policy.signers"),
         })
     }
@@ -78,21 +79,46 @@ impl Reader<'_> {
         }
     }
 
-    /// Nothing checks proof records yet, so nobody may believe that something does.
-    fn proof(&self, raw: &RawPolicy) -> Result<(), ConfigError> {
-        match raw.proof.as_ref().map(|text| (text.get_ref().as_str(), text.span().start)) {
-            None | Some(("off", _)) => {}
-            Some(("required", at)) => {
-                return Err(self.refuse(at, "policy.proof", "\"required\" is not supported by this version"));
-            }
+    /// Whose proofs a bundle needs one of; none if it needs no proof.
+    fn provers(&self, raw: &RawPolicy) -> Result<Vec<LogVerifier>, ConfigError> {
+        let named = raw.provers.as_deref().unwrap_or_default();
+        let required = match raw.proof.as_ref().map(|text| (text.get_ref().as_str(), text.span().start)) {
+            None | Some(("off", _)) => None,
+            Some(("required", at)) => Some(at),
             Some((_, at)) => return Err(self.refuse(at, "policy.proof", "must be \"off\" or \"required\"")),
+        };
+        let Some(at) = required else {
+            return match named.first() {
+                Some(prover) => {
+                    let why = "must be absent unless policy.proof is \"required\"";
+                    Err(self.refuse(prover.span().start, "policy.provers", why))
+                }
+                None => Ok(Vec::new()),
+            };
+        };
+        // Files have no place for a record: only bundles bring one.
+        if raw.signers.is_empty() {
+            return Err(self.refuse(
+                at,
+                "policy.proof",
+                "\"required\" needs policy.signers: only bundles bring a proof",
+            ));
         }
-        match raw.provers.as_ref().and_then(|provers| provers.first()) {
-            Some(prover) => {
-                let why = "must be absent unless policy.proof is \"required\"";
-                Err(self.refuse(prover.span().start, "policy.provers", why))
-            }
-            None => Ok(()),
+        let Some(first) = named.first() else {
+            return Err(self.refuse(at, "policy.proof", "\"required\" needs policy.provers"));
+        };
+        let mut keys = Vec::new();
+        for text in named {
+            let key = LogVerifier::parse(text.get_ref()).map_err(|_| {
+                let why = "must be verifier keys (name+hash+base64), as `vault-grpc policy key new` prints them";
+                self.refuse(text.span().start, "policy.provers", why)
+            })?;
+            keys.push(key);
+        }
+        match Provers::new(keys.clone()) {
+            Ok(_) => Ok(keys),
+            Err(Error::Invalid { why, .. }) => Err(self.refuse(first.span().start, "policy.provers", why)),
+            Err(_) => Err(self.refuse(first.span().start, "policy.provers", "is not acceptable")),
         }
     }
 }

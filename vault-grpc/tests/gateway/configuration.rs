@@ -260,13 +260,28 @@ fn policy_signers_are_read_and_every_error_names_line_key_and_expectation() {
     let read = with(&format!("signers = [{ines:?}, {jan:?}]\nproof = \"off\"")).unwrap().policy;
     assert_eq!((read.signers.len(), read.quorum), (2, 1), "one, in development");
     assert_eq!(with(&format!("signers = [{ines:?}, {jan:?}]\nquorum = 2")).unwrap().policy.quorum, 2);
+    let proven = with(&format!("signers = [{ines:?}]\nproof = \"required\"\nprovers = [{jan:?}]")).unwrap().policy;
+    assert_eq!((proven.signers.len(), proven.provers.len()), (1, 1));
     let table = [
         ("signers = [\"policy/ines\"]".to_owned(), 24, "policy.signers", "verifier keys"),
         (format!("signers = [{ines:?}, {ines:?}]"), 24, "policy.signers", "twice"),
         (format!("signers = [{ines:?}]\nquorum = 2"), 25, "policy.quorum", "to the number of"),
         (format!("signers = [{ines:?}]\nquorum = 0"), 25, "policy.quorum", "must be"),
         ("quorum = 2".to_owned(), 24, "policy.quorum", "without policy.signers"),
-        ("proof = \"required\"".to_owned(), 24, "policy.proof", "not supported"),
+        ("proof = \"required\"".to_owned(), 24, "policy.proof", "needs policy.signers"),
+        (format!("signers = [{ines:?}]\nproof = \"required\""), 25, "policy.proof", "needs policy.provers"),
+        (
+            format!("signers = [{ines:?}]\nproof = \"required\"\nprovers = [{jan:?}, {jan:?}]"),
+            26,
+            "policy.provers",
+            "twice",
+        ),
+        (
+            format!("signers = [{ines:?}]\nproof = \"required\"\nprovers = [\"jan\"]"),
+            26,
+            "policy.provers",
+            "verifier keys",
+        ),
         ("proof = \"maybe\"".to_owned(), 24, "policy.proof", "must be \"off\""),
         (format!("provers = [{jan:?}]"), 24, "policy.provers", "unless policy.proof"),
         ("signer = []".to_owned(), 24, "", "unknown field `signer`"),

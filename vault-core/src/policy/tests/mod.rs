@@ -1,6 +1,7 @@
 //! Tests that need whole decisions.
 
 mod decisions;
+mod diagnose;
 mod differential;
 mod end_users;
 mod load;

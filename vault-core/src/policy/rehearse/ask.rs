@@ -1,0 +1,112 @@
+//! Asks the authorizer for the action that a name means.
+
+use super::file::Scene;
+use super::{Outcome, TYPES};
+use crate::error::Error;
+use crate::id::RequestId;
+use crate::policy::action::*;
+use crate::policy::request::{ConsentRequest, ControlRequest, DataRequest};
+use crate::policy::{Authorizer, Permit, Refusal};
+use crate::principal::{Operator, Workload};
+
+const OPERATOR_ASKS: &str = "an operator cannot ask for it: only a workload can";
+const WORKLOAD_ASKS: &str = "a workload cannot ask for it: only an operator can";
+const REQUEST: RequestId = RequestId([0; 16]);
+
+/// What the authorizer says to a request.
+///
+/// # Errors
+/// [`Error::Invalid`] naming the key that the action needs and the request has not, or an action that there is none of.
+pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
+    macro_rules! by_name {
+        ($($world:ident: $($name:ident)+;)+) => {
+            match scene.action.as_str() {
+                $($(<$name as Action>::NAME => $world::<$name>(authorizer, scene),)+)+
+                _ => Err(missing(scene, "action", "there is no such action")),
+            }
+        };
+    }
+    by_name! {
+        data: Encrypt Decrypt Rewrap;
+        consent: GrantConsent WithdrawConsent ListConsents;
+        control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
+            CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject GetApproval
+            RequestGrant RevokeGrant ListGrants;
+    }
+}
+
+/// Whether the principal is an operator: as in a gateway, the first segment of its path says so.
+pub(super) fn is_operator(scene: &Scene) -> bool {
+    scene.principal.segments().next().is_some_and(|first| first.eq_ignore_ascii_case("operator"))
+}
+
+pub(super) fn missing(scene: &Scene, key: &str, why: &'static str) -> Error {
+    Error::invalid(format!("line {}, {key}", scene.line), why)
+}
+
+fn data<A: DataAction>(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
+    if is_operator(scene) {
+        return Ok(refused_by_types(OPERATOR_ASKS));
+    }
+    let need = |key| missing(scene, key, "a data action needs tenant, dataset and purpose");
+    let request = DataRequest {
+        tenant: scene.tenant.clone().ok_or_else(|| need("tenant"))?,
+        dataset: scene.dataset.clone().ok_or_else(|| need("dataset"))?,
+        subject: scene.subject.clone(),
+        purpose: scene.purpose.clone().ok_or_else(|| need("purpose"))?,
+        end_user: scene.end_user.clone(),
+        request: REQUEST,
+        items: scene.items,
+    };
+    let who = Workload::for_rehearsal(scene.principal.clone());
+    Ok(outcome(authorizer.authorize_data::<A>(&who, request, scene.facts.as_ref(), scene.at)))
+}
+
+fn consent<A: ConsentAction>(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
+    if is_operator(scene) {
+        return Ok(refused_by_types(OPERATOR_ASKS));
+    }
+    let need = |key| missing(scene, key, "an action on consents needs tenant and end_user");
+    let request = ConsentRequest {
+        tenant: scene.tenant.clone().ok_or_else(|| need("tenant"))?,
+        end_user: scene.end_user.clone().ok_or_else(|| need("end_user"))?,
+        request: REQUEST,
+    };
+    let who = Workload::for_rehearsal(scene.principal.clone());
+    Ok(outcome(authorizer.authorize_consent::<A>(&who, request, scene.at)))
+}
+
+fn control<A: ControlAction>(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
+    if !is_operator(scene) {
+        return Ok(refused_by_types(WORKLOAD_ASKS));
+    }
+    let request = ControlRequest {
+        tenant: scene.tenant.clone(),
+        dataset: scene.dataset.clone(),
+        subject: scene.subject.clone(),
+        reason: None,
+        custody: scene.custody.clone(),
+        request: REQUEST,
+    };
+    let who = Operator::for_rehearsal(scene.principal.clone());
+    Ok(outcome(authorizer.authorize_control::<A>(&who, request, scene.at)))
+}
+
+const fn refused_by_types(reason: &'static str) -> Outcome {
+    Outcome { allowed: false, check: Some(TYPES), reason: Some(reason), policies: Vec::new() }
+}
+
+/// The permit ends here.
+fn outcome<A: Action>(decided: Result<Permit<A>, Refusal>) -> Outcome {
+    match decided {
+        Ok(permit) => {
+            Outcome { allowed: true, check: None, reason: None, policies: permit.decision().policies.clone() }
+        }
+        Err(refusal) => Outcome {
+            allowed: false,
+            check: Some(refusal.check.name()),
+            reason: Some(refusal.reason),
+            policies: refusal.decision.policies,
+        },
+    }
+}
