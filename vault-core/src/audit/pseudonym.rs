@@ -6,9 +6,11 @@ use ring::hmac;
 
 use crate::error::Error;
 use crate::id::{Subject, TenantId};
+use crate::principal::EndUser;
 use crate::secret::{Key32, scrub_stack};
 
 const LABEL: &[u8] = b"blindvault/pseudonym/v1\0";
+const END_USER_LABEL: &[u8] = b"blindvault/pseudonym/end-user/v1\0";
 
 /// Stands for a subject of one tenant in audit entries: 16 bytes that say nothing without the tenant's pseudonym key.
 ///
@@ -24,7 +26,18 @@ impl Pseudonym {
     /// # Errors
     /// [`Error::Unavailable`] in a forked child, where the key no longer exists.
     pub fn of(key: &Key32, tenant: &TenantId, subject: &Subject) -> Result<Self, Error> {
-        let made = compute(key, tenant, subject);
+        let made = compute(key, LABEL, &[tenant.as_str(), subject.as_str()]);
+        scrub_stack();
+        made
+    }
+
+    /// The same over `"blindvault/pseudonym/end-user/v1" ‖ 00 ‖ LP(tenant) ‖ LP(issuer) ‖ LP(subject)`: what stands for
+    /// an end user.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn of_end_user(key: &Key32, tenant: &TenantId, user: &EndUser) -> Result<Self, Error> {
+        let made = compute(key, END_USER_LABEL, &[tenant.as_str(), user.issuer(), user.subject().as_str()]);
         scrub_stack();
         made
     }
@@ -32,10 +45,10 @@ impl Pseudonym {
 
 // ring builds its HMAC state on the stack and leaves it there.
 #[inline(never)]
-fn compute(key: &Key32, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
+fn compute(key: &Key32, label: &[u8], parts: &[&str]) -> Result<Pseudonym, Error> {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()?));
-    context.update(LABEL);
-    for part in [tenant.as_str(), subject.as_str()] {
+    context.update(label);
+    for part in parts {
         // Identifiers are at most 256 bytes long.
         let len = u16::try_from(part.len()).map_err(|_| Error::invalid("subject", "is too long"))?;
         context.update(&len.to_be_bytes());

@@ -27,7 +27,7 @@ pub use restore::{Restored, Source, restore};
 pub use write::write;
 
 /// The order in which tables are read: what refers to rows of another table comes before it.
-const READ_ORDER: [Table; 10] = [
+const READ_ORDER: [Table; 13] = [
     Table::Receipts,
     Table::Approvals,
     Table::ActiveKeys,
@@ -38,4 +38,8 @@ const READ_ORDER: [Table; 10] = [
     Table::Work,
     Table::Tenants,
     Table::TenantKeys,
+    // Read after the rows that say they are there; what they name comes after them, and by then may be withdrawn.
+    Table::Access,
+    Table::Consents,
+    Table::Grants,
 ];

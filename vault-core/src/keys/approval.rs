@@ -3,11 +3,11 @@
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use super::access::{GrantOrder, GrantOrderRow, fresh_id};
 use super::keyring::Keyring;
 use super::receipt::hex;
 use super::rows;
 use super::work::Cursor;
-use crate::crypto::random_bytes;
 use crate::error::Error;
 use crate::id::{ApprovalId, Fingerprint, Reason, Subject, TenantId};
 use crate::store::{Expect, Table, Write};
@@ -20,13 +20,24 @@ pub enum Ordered {
     ShredSubject(TenantId, Subject),
     /// Destroy all keys of a tenant.
     ShredTenant(TenantId),
+    /// Give a workload roles on a dataset until an instant.
+    Grant(GrantOrder),
 }
 
 impl Ordered {
-    /// Whose keys.
+    /// Whose keys or data.
     pub const fn tenant(&self) -> &TenantId {
         match self {
             Self::ShredSubject(tenant, _) | Self::ShredTenant(tenant) => tenant,
+            Self::Grant(order) => &order.tenant,
+        }
+    }
+
+    /// The grant, if it is about one.
+    pub const fn grant(&self) -> Option<&GrantOrder> {
+        match self {
+            Self::Grant(order) => Some(order),
+            Self::ShredSubject(..) | Self::ShredTenant(_) => None,
         }
     }
 
@@ -34,7 +45,7 @@ impl Ordered {
     pub const fn subject(&self) -> Option<&Subject> {
         match self {
             Self::ShredSubject(_, subject) => Some(subject),
-            Self::ShredTenant(_) => None,
+            Self::ShredTenant(_) | Self::Grant(_) => None,
         }
     }
 
@@ -43,6 +54,7 @@ impl Ordered {
         match self {
             Self::ShredSubject(..) => "ShredSubject",
             Self::ShredTenant(_) => "ShredTenant",
+            Self::Grant(_) => "RequestGrant",
         }
     }
 }
@@ -55,7 +67,7 @@ pub enum ApprovalState {
     Pending,
     /// Approved, and being carried out.
     Approved,
-    /// Carried out: there is a receipt.
+    /// Carried out: there is a receipt if keys were destroyed.
     Executed,
     /// Refused, for ever.
     Rejected,
@@ -88,7 +100,7 @@ pub struct Approval {
     pub decided_by: Option<String>,
     /// When.
     pub decided: Option<Timestamp>,
-    /// The signed erasure receipt, once it is executed.
+    /// The signed erasure receipt, once keys were destroyed.
     pub receipt: Option<String>,
 }
 
@@ -96,6 +108,8 @@ pub struct Approval {
 #[serde(deny_unknown_fields)]
 pub(super) struct ApprovalRow {
     pub tenant: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantOrderRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,6 +131,9 @@ impl ApprovalRow {
     fn ordered(&self) -> Result<Ordered, Error> {
         let damaged = |_| Error::corrupt("store", "table approvals: a row names no valid resource");
         let tenant = TenantId::parse(&self.tenant).map_err(damaged)?;
+        if let Some(grant) = &self.grant {
+            return grant.order(tenant).map(Ordered::Grant).map_err(damaged);
+        }
         Ok(match &self.subject {
             Some(subject) => Ordered::ShredSubject(tenant, Subject::parse(subject).map_err(damaged)?),
             None => Ordered::ShredTenant(tenant),
@@ -124,20 +141,31 @@ impl ApprovalRow {
     }
 
     /// SHA-256("blindvault/approval/v1" ‖ 00 ‖ id ‖ LP(action) ‖ LP(tenant) ‖ LP(subject, empty if none) ‖ LP(reason) ‖
-    /// LP(requester) ‖ u64 requested ‖ u64 expires), LP(x) being x behind its u16 length. No subject is empty.
+    /// LP(requester) ‖ u64 requested ‖ u64 expires), LP(x) being x behind its u16 length. No subject is empty. Where it
+    /// is about a grant, there follow LP(dataset) ‖ LP(workload) ‖ u64 until ‖ LP(role) for each role.
     fn fingerprint(&self, id: ApprovalId) -> Result<Fingerprint, Error> {
         let ordered = self.ordered()?;
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(b"blindvault/approval/v1\0");
         context.update(&id.0);
         let subject = self.subject.as_deref().unwrap_or_default();
-        for part in [ordered.action(), &self.tenant, subject, &self.reason, &self.requester] {
+        let part = |context: &mut digest::Context, part: &str| {
             let len = u16::try_from(part.len()).map_err(|_| Error::invalid("reason", "is too long"))?;
             context.update(&len.to_be_bytes());
             context.update(part.as_bytes());
+            Ok::<_, Error>(())
+        };
+        for text in [ordered.action(), &self.tenant, subject, &self.reason, &self.requester] {
+            part(&mut context, text)?;
         }
         context.update(&self.requested.to_be_bytes());
         context.update(&self.expires.to_be_bytes());
+        if let Some(grant) = ordered.grant() {
+            part(&mut context, grant.dataset.as_str())?;
+            part(&mut context, &grant.workload)?;
+            context.update(&grant.until.0.to_be_bytes());
+            grant.roles.iter().try_for_each(|role| part(&mut context, role))?;
+        }
         let digest = context.finish();
         let bytes = digest.as_ref().try_into().map_err(|_| Error::corrupt("approval", "SHA-256 has 32 bytes"))?;
         Ok(Fingerprint(bytes))
@@ -183,22 +211,15 @@ pub(crate) struct NewApproval<'a> {
     pub lifetime_millis: u64,
 }
 
-fn fresh_id(now: Timestamp) -> Result<ApprovalId, Error> {
-    let mut id = [0; 16];
-    random_bytes(&mut id)?;
-    let [_, _, time @ ..] = now.0.to_be_bytes();
-    for (place, byte) in id.iter_mut().zip(time) {
-        *place = byte;
-    }
-    Ok(ApprovalId(id))
-}
-
 impl Keyring {
     /// Writes down what is to be approved.
     pub(crate) async fn ask_approval(&self, new: NewApproval<'_>) -> Result<Approval, Error> {
-        self.can_be_shredded(new.ordered).await?;
+        match new.ordered {
+            Ordered::Grant(order) => self.can_be_granted(order).await?,
+            Ordered::ShredSubject(..) | Ordered::ShredTenant(_) => self.can_be_shredded(new.ordered).await?,
+        }
         let now = self.parts.clock.now();
-        let id = fresh_id(now)?;
+        let id = ApprovalId(fresh_id(now)?);
         let tenant = new.ordered.tenant();
         let pseudonym = match new.ordered.subject() {
             Some(subject) => Some(hex(&self.pseudonym(tenant, subject).await?.0)),
@@ -206,6 +227,7 @@ impl Keyring {
         };
         let mut row = ApprovalRow {
             tenant: tenant.to_string(),
+            grant: new.ordered.grant().map(GrantOrderRow::from),
             pseudonym,
             subject: new.ordered.subject().map(|subject| subject.as_str().to_owned()),
             reason: new.reason.as_str().to_owned(),
@@ -274,7 +296,7 @@ impl Keyring {
         if now.0 >= row.expires {
             return Err(Error::FailedPrecondition("the approval has expired; ask again"));
         }
-        if to == ApprovalState::Approved {
+        if to != ApprovalState::Rejected {
             if row.requester == who {
                 return Err(Error::FailedPrecondition("nobody approves what they asked for; another operator must"));
             }
@@ -286,11 +308,16 @@ impl Keyring {
                 return Err(Error::invalid("subject", "is not whom it is about"));
             }
         }
-        row.state = to;
+        let ordered = row.ordered()?;
+        row.state = match to {
+            // One commit makes a grant; nothing of it is left to be carried out.
+            ApprovalState::Approved if ordered.grant().is_some() => ApprovalState::Executed,
+            to => to,
+        };
         row.decided_by = Some(who.to_owned());
         row.decided = Some(now.0);
         let write = rows::write(Table::Approvals, id.0.to_vec(), Expect::Version(version), &row)?;
-        Ok((write, row.ordered()?, row.request_sha256))
+        Ok((write, ordered, row.request_sha256))
     }
 
     /// Writes down a decision that has nothing else to be written with it.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{fmt, thread};
 
+use super::access::KnownAccess;
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::due::Uses;
 use super::lifecycle::DESTROYED;
@@ -21,6 +22,7 @@ use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
+use crate::principal::EndUser;
 use crate::secret::Key32;
 use crate::store::{Expect, Row, Store, Table, Watcher};
 use crate::time::Clock;
@@ -55,6 +57,7 @@ pub struct Keyring {
     pub(super) wrapping_keys: Cache<WrappingKeyName, WrappingKey>,
     pub(super) side_keys: Cache<SideKeyName, SideKey>,
     pub(super) uses: Uses,
+    pub(super) known_access: KnownAccess,
 }
 
 impl fmt::Debug for Keyring {
@@ -94,6 +97,12 @@ impl Wipe for DataKey {
 
 /// A side key; wiped when the last call that uses it is over.
 pub(super) struct SideKey(Key32);
+
+impl SideKey {
+    pub(super) const fn key(&self) -> &Key32 {
+        &self.0
+    }
+}
 
 impl Wipe for SideKey {
     fn wipe(&self) {}
@@ -146,6 +155,7 @@ impl Keyring {
             wrapping_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             side_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             uses: Uses::new(),
+            known_access: KnownAccess::default(),
             parts,
         });
         let weak = Arc::downgrade(&keyring);
@@ -221,15 +231,23 @@ impl Keyring {
             return Ok(None);
         };
         let declared = self.known_row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
-        Ok(Some(Facts {
-            // What is destroyed is decided like what is active; then no key is found.
-            suspended: row.state == TenantState::Suspended,
-            dataset: declared.map(|row| DatasetFacts {
-                classification: row.classification,
-                residency: row.residency,
-                ..DatasetFacts::default()
-            }),
-        }))
+        let dataset = match declared {
+            Some(declared) => {
+                // Those of a tenant that is not active nobody can read, or needs to: it is refused, or has no keys.
+                let active = row.state == TenantState::Active;
+                let access = self.access((tenant, dataset), active && declared.access, active && row.access).await?;
+                Some(DatasetFacts {
+                    classification: declared.classification,
+                    residency: declared.residency,
+                    consent_required: declared.consent_required,
+                    consents: Arc::clone(&access.consents),
+                    grants: Arc::clone(&access.grants),
+                })
+            }
+            None => None,
+        };
+        // What is destroyed is decided like what is active; then no key is found.
+        Ok(Some(Facts { suspended: row.state == TenantState::Suspended, dataset }))
     }
 
     /// Whether what is in memory may still be used: see [`Store::lease`].
@@ -455,9 +473,20 @@ impl Keyring {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`], or [`Error::NotFound`] for an unknown tenant.
     pub async fn pseudonym(&self, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
+        Pseudonym::of(self.pseudonym_key(tenant).await?.key(), tenant, subject)
+    }
+
+    /// What stands for an end user of a tenant in audit entries and consents.
+    ///
+    /// # Errors
+    /// As [`Self::pseudonym`].
+    pub async fn end_user_pseudonym(&self, tenant: &TenantId, user: &EndUser) -> Result<Pseudonym, Error> {
+        Pseudonym::of_end_user(self.pseudonym_key(tenant).await?.key(), tenant, user)
+    }
+
+    pub(super) async fn pseudonym_key(&self, tenant: &TenantId) -> Result<Arc<SideKey>, Error> {
         let name = SideKeyName(tenant.clone(), PSEUDONYMS);
-        let key = self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await?;
-        Pseudonym::of(&key.0, tenant, subject)
+        self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await
     }
 
     async fn load_side_key(&self, tenant: &TenantId, kind: &'static str) -> Result<SideKey, Error> {

@@ -56,11 +56,17 @@ pub enum Table {
     Approvals,
     /// One row an erasure receipt.
     Receipts,
+    /// One row a consent of a tenant's end user, in force or withdrawn; sealed under a key of the tenant.
+    Consents,
+    /// One row a time-bound grant, in force, over or revoked; sealed under a key of the tenant.
+    Grants,
+    /// One row a dataset, and one a tenant for all its datasets: which consents and grants to look at.
+    Access,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Tenants,
         Self::Datasets,
         Self::TenantKeys,
@@ -71,6 +77,9 @@ impl Table {
         Self::Subjects,
         Self::Approvals,
         Self::Receipts,
+        Self::Consents,
+        Self::Grants,
+        Self::Access,
     ];
 
     /// The table's stable name in files and databases.
@@ -86,6 +95,9 @@ impl Table {
             Self::Subjects => "subjects",
             Self::Approvals => "approvals",
             Self::Receipts => "receipts",
+            Self::Consents => "consents",
+            Self::Grants => "grants",
+            Self::Access => "access",
         }
     }
 }

@@ -78,15 +78,18 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod consents;
 mod control;
 mod data;
 mod embedded;
+mod grants;
 mod settings;
 mod upkeep;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use settings::LifecycleSettings;
