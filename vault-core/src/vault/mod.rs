@@ -84,6 +84,8 @@ mod data;
 mod embedded;
 mod grants;
 mod settings;
+#[cfg(all(test, feature = "dev"))]
+mod tests;
 mod upkeep;
 
 use std::fmt;
