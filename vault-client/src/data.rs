@@ -11,7 +11,7 @@ use vault_proto::v1::{
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
-use crate::value::{BatchItem, Opened, Plaintext, Sealed, Target, wiped};
+use crate::value::{BatchItem, EndUserToken, Opened, Plaintext, Sealed, Target, wiped};
 
 /// Calls `vault.v1.CryptoService` with a workload's certificate. Clones share one connection.
 ///
@@ -50,8 +50,10 @@ impl VaultClient {
     /// # Errors
     /// See the type.
     pub async fn encrypt(&self, target: &Target, plaintext: &[u8]) -> Result<Sealed, ClientError> {
-        let Target { tenant, dataset, purpose, subject, context } = target.clone();
-        let message = EncryptRequest { tenant, dataset, subject, purpose, context, plaintext: wiped(plaintext) };
+        let Target { tenant, dataset, purpose, subject, context, end_user } = target.clone();
+        let end_user_token = end_user.map(|token| token.bytes());
+        let message =
+            EncryptRequest { tenant, dataset, subject, purpose, context, plaintext: wiped(plaintext), end_user_token };
         let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.client(self.limits.unary).encrypt(request)).await.map(sealed)
     }
@@ -61,8 +63,10 @@ impl VaultClient {
     /// # Errors
     /// See the type.
     pub async fn decrypt(&self, target: &Target, envelope: impl Into<Bytes>) -> Result<Opened, ClientError> {
-        let Target { tenant, dataset, purpose, subject, context } = target.clone();
-        let message = DecryptRequest { tenant, dataset, subject, purpose, context, envelope: envelope.into() };
+        let Target { tenant, dataset, purpose, subject, context, end_user } = target.clone();
+        let end_user_token = end_user.map(|token| token.bytes());
+        let message =
+            DecryptRequest { tenant, dataset, subject, purpose, context, envelope: envelope.into(), end_user_token };
         let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.client(self.limits.unary).decrypt(request)).await.map(opened)
     }
@@ -72,8 +76,10 @@ impl VaultClient {
     /// # Errors
     /// See the type.
     pub async fn rewrap(&self, target: &Target, envelope: impl Into<Bytes>) -> Result<Sealed, ClientError> {
-        let Target { tenant, dataset, purpose, subject, context } = target.clone();
-        let message = RewrapRequest { tenant, dataset, subject, purpose, context, envelope: envelope.into() };
+        let Target { tenant, dataset, purpose, subject, context, end_user } = target.clone();
+        let end_user_token = end_user.map(|token| token.bytes());
+        let message =
+            RewrapRequest { tenant, dataset, subject, purpose, context, envelope: envelope.into(), end_user_token };
         let request = self.limits.request(message, self.limits.unary)?;
         let answer = self.limits.answer(self.client(self.limits.unary).rewrap(request)).await?;
         Ok(Sealed { envelope: answer.envelope, key_version: answer.key_version })
@@ -89,6 +95,20 @@ impl VaultClient {
         purpose: impl Into<String>,
         items: Vec<BatchItem>,
     ) -> Result<Vec<Result<Sealed, ClientError>>, ClientError> {
+        self.batch_encrypt_for(tenant, purpose, None, items).await
+    }
+
+    /// The same for an end user.
+    ///
+    /// # Errors
+    /// As [`Self::batch_encrypt`].
+    pub async fn batch_encrypt_for(
+        &self,
+        tenant: impl Into<String>,
+        purpose: impl Into<String>,
+        end_user: Option<&EndUserToken>,
+        items: Vec<BatchItem>,
+    ) -> Result<Vec<Result<Sealed, ClientError>>, ClientError> {
         let sent = items.len();
         let one = |BatchItem { dataset, subject, context, bytes }| BatchEncryptItem {
             dataset,
@@ -97,7 +117,9 @@ impl VaultClient {
             plaintext: bytes,
         };
         let items = items.into_iter().map(one).collect();
-        let message = BatchEncryptRequest { tenant: tenant.into(), purpose: purpose.into(), items };
+        let end_user_token = end_user.map(EndUserToken::bytes);
+        let message =
+            BatchEncryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
         let request = self.limits.request(message, self.limits.batch)?;
         let answer = self.limits.answer(self.client(self.limits.batch).batch_encrypt(request)).await?;
         same_length(sent, answer.results.len())?;
@@ -119,6 +141,20 @@ impl VaultClient {
         purpose: impl Into<String>,
         items: Vec<BatchItem>,
     ) -> Result<Vec<Result<Opened, ClientError>>, ClientError> {
+        self.batch_decrypt_for(tenant, purpose, None, items).await
+    }
+
+    /// The same for an end user.
+    ///
+    /// # Errors
+    /// As [`Self::batch_decrypt`].
+    pub async fn batch_decrypt_for(
+        &self,
+        tenant: impl Into<String>,
+        purpose: impl Into<String>,
+        end_user: Option<&EndUserToken>,
+        items: Vec<BatchItem>,
+    ) -> Result<Vec<Result<Opened, ClientError>>, ClientError> {
         let sent = items.len();
         let one = |BatchItem { dataset, subject, context, bytes }| BatchDecryptItem {
             dataset,
@@ -127,7 +163,9 @@ impl VaultClient {
             envelope: bytes,
         };
         let items = items.into_iter().map(one).collect();
-        let message = BatchDecryptRequest { tenant: tenant.into(), purpose: purpose.into(), items };
+        let end_user_token = end_user.map(EndUserToken::bytes);
+        let message =
+            BatchDecryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
         let request = self.limits.request(message, self.limits.batch)?;
         let answer = self.limits.answer(self.client(self.limits.batch).batch_decrypt(request)).await?;
         same_length(sent, answer.results.len())?;

@@ -34,4 +34,4 @@ pub use data::VaultClient;
 pub use endpoint::Endpoint;
 pub use error::{ClientError, FieldViolation, Origin};
 pub use tonic::Code;
-pub use value::{BatchItem, Opened, Plaintext, Sealed, Target};
+pub use value::{BatchItem, EndUserToken, Opened, Plaintext, Sealed, Target};

@@ -15,6 +15,29 @@ pub struct Target {
     pub(crate) purpose: String,
     pub(crate) subject: Option<String>,
     pub(crate) context: HashMap<String, String>,
+    pub(crate) end_user: Option<EndUserToken>,
+}
+
+/// The access token of an end user, as their identity provider gave it; wiped when the last copy goes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EndUserToken(Bytes);
+
+impl EndUserToken {
+    /// Takes a copy; the caller still has to wipe its own.
+    pub fn new(token: &str) -> Self {
+        Self(wiped(token.as_bytes()))
+    }
+
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.0.clone()
+    }
+}
+
+/// Shows nothing of it.
+impl fmt::Debug for EndUserToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EndUserToken(…)")
+    }
 }
 
 impl Target {
@@ -26,7 +49,15 @@ impl Target {
             purpose: purpose.into(),
             subject: None,
             context: HashMap::new(),
+            end_user: None,
         }
+    }
+
+    /// Asks for an end user, whose token this is. It is no part of what is sealed, and need not be the same to decrypt.
+    #[must_use]
+    pub fn end_user(mut self, token: EndUserToken) -> Self {
+        self.end_user = Some(token);
+        self
     }
 
     /// Names the person the value is about, whose own data key then seals it.

@@ -20,6 +20,7 @@ use vault_core::{Error, Vault};
 pub use roots::{Absent, roots};
 
 use crate::config::{self, Config, ConfigError, NamedFile, cannot_read};
+use crate::end_users::EndUsers;
 use crate::hardening;
 use crate::store;
 use crate::telemetry::{Event, log};
@@ -122,6 +123,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     roots(config, Absent::Refused)?;
     store::check(config)?;
     signer(config)?;
+    EndUsers::load(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod end_users;
 mod lifecycle;
 mod limits;
 mod read;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use vault_core::vault::LifecycleSettings;
 
+pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
 pub use limits::Limits;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
 pub use store::{Postgres, PostgresAddress, Store};
@@ -156,6 +158,8 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whose tokens prove end users; with none, every token is refused.
+    pub end_users: Vec<EndUserIssuer>,
     /// Bounds of connections and calls.
     pub limits: Limits,
     /// Bounds of the key cache.

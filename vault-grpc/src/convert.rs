@@ -24,7 +24,7 @@ pub fn in_item(at: usize, error: Error) -> Error {
     }
 }
 
-/// What a data call is about.
+/// What a data call is about, for no end user yet: a token is verified once the rest of the request is in order.
 pub fn target(tenant: &str, dataset: &str, subject: Option<&str>, purpose: &str) -> Result<Target, Error> {
     Ok(Target {
         tenant: TenantId::parse(tenant)?,

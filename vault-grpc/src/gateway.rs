@@ -19,6 +19,7 @@ use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
 use crate::config::{Config, ConfigError};
+use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
 use crate::metrics::{self, Metrics, render};
 use crate::plane::Principal;
@@ -51,6 +52,7 @@ pub struct Gateway {
     vault: Arc<Vault>,
     data: Arc<Current<Workload>>,
     control: Arc<Current<Operator>>,
+    end_users: Arc<EndUsers>,
     refusals: Arc<Refusals>,
     phase: watch::Sender<Phase>,
     listeners: Vec<JoinHandle<()>>,
@@ -64,6 +66,7 @@ impl Gateway {
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let materials = Materials::load(&config)?;
+        let end_users = Arc::new(EndUsers::load(&config)?);
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -82,7 +85,7 @@ impl Gateway {
         let reporter = HealthReporter::new();
         let data = Arc::new(Current::new(materials.data));
         let control = Arc::new(Current::new(materials.control));
-        let data_routes = with_health(service::data_routes(&vault, &config.limits), &reporter);
+        let data_routes = with_health(service::data_routes(&vault, &end_users, &config.limits), &reporter);
         let control_routes = with_health(service::control_routes(&vault, &config.limits), &reporter);
         set_health(&reporter, is_serving(&vault)).await;
         let shared = |routes| (config.limits, routes, Arc::clone(&refusals), Arc::clone(&metrics), watching.clone());
@@ -93,6 +96,7 @@ impl Gateway {
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
         ];
+        background.extend(end_users.fetch());
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let render = move || vault.upgrade().map_or_else(String::new, |vault| render(&metrics, &refusals, &vault));
@@ -107,6 +111,7 @@ impl Gateway {
             vault,
             data,
             control,
+            end_users,
             refusals,
             phase,
             listeners,
@@ -134,7 +139,7 @@ impl Gateway {
         &self.vault
     }
 
-    /// Reads certificates, keys, bundles, revocation lists, policies and registry again, from the files that the
+    /// Reads certificates, keys, bundles, revocation lists, policies, registry and issuers' key files again, from the files that the
     /// configuration named at the start, and puts all of it in force, or none. New handshakes use it at once; open
     /// connections go on unless their certificate is refused now. Answers the policy epoch.
     ///
@@ -142,13 +147,16 @@ impl Gateway {
     /// The first file that is not acceptable; what was in force stays.
     pub async fn reload(&self) -> Result<u64, ConfigError> {
         let config = self.config.clone();
-        let loading = spawn_blocking(move || Ok((Materials::load(&config)?, build::policies(&config)?)));
+        let loading = spawn_blocking(move || {
+            Ok((Materials::load(&config)?, build::policies(&config)?, end_users::file_keys(&config)?))
+        });
         let place = || self.config.file.display().to_string();
-        let (materials, (set, registry)) =
+        let (materials, (set, registry), keys) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
         let epoch = self.vault.authorizer().swap(set, registry);
         self.data.replace(materials.data);
         self.control.replace(materials.control);
+        self.end_users.put(keys);
         if let Err(error) = self.vault.audit().system(SystemEvent::PolicyEpoch(epoch)).await {
             log(&Event::Failed { what: "record the policy epoch", error });
         }

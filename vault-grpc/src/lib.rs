@@ -11,6 +11,7 @@
 pub mod build;
 pub mod config;
 pub mod convert;
+pub mod end_users;
 pub mod gateway;
 pub mod hardening;
 #[cfg(feature = "dev")]

@@ -91,6 +91,20 @@ pub enum Event {
         /// True if it does.
         serving: bool,
     },
+    /// An issuer of end users' tokens has other keys from here on.
+    IssuerKeys {
+        /// Which, as configured.
+        issuer: String,
+        /// How many can be used.
+        count: usize,
+    },
+    /// An issuer's keys could not be fetched; those of before are used until they are too old.
+    NoIssuerKeys {
+        /// Which, as configured.
+        issuer: String,
+        /// Why, decided at compile time.
+        why: &'static str,
+    },
     /// A thread panicked. The payload is never shown: it could quote what the thread held.
     Panic {
         /// Source file.
@@ -127,6 +141,12 @@ impl Event {
             }
             Self::RootRecovered { root } => ("info", "root_recovered", vec![("root", root.as_str().into())]),
             Self::Health { serving } => ("info", "health", vec![("serving", (*serving).into())]),
+            Self::IssuerKeys { issuer, count } => {
+                ("info", "issuer_keys", vec![("issuer", issuer.as_str().into()), ("keys", (*count).into())])
+            }
+            Self::NoIssuerKeys { issuer, why } => {
+                ("warn", "no_issuer_keys", vec![("issuer", issuer.as_str().into()), ("why", (*why).into())])
+            }
             Self::Panic { file, line } => {
                 ("error", "panic", vec![("file", file.as_str().into()), ("line", (*line).into())])
             }

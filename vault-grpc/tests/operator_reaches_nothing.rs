@@ -45,24 +45,24 @@ async fn call_rpc(channel: &Channel, rpc: &Rpc, envelope: &[u8]) -> Result<(), S
     let (envelope, plaintext) = (envelope.to_vec().into(), b"a value".to_vec().into());
     match rpc.method {
         "Encrypt" => {
-            let message = EncryptRequest { tenant, dataset, subject, purpose, context, plaintext };
+            let message = EncryptRequest { tenant, dataset, subject, purpose, context, plaintext, end_user_token };
             call(channel, rpc.path, message).await
         }
         "Decrypt" => {
-            let message = DecryptRequest { tenant, dataset, subject, purpose, context, envelope };
+            let message = DecryptRequest { tenant, dataset, subject, purpose, context, envelope, end_user_token };
             call(channel, rpc.path, message).await
         }
         "Rewrap" => {
-            let message = RewrapRequest { tenant, dataset, subject, purpose, context, envelope };
+            let message = RewrapRequest { tenant, dataset, subject, purpose, context, envelope, end_user_token };
             call(channel, rpc.path, message).await
         }
         "BatchEncrypt" => {
             let items = vec![BatchEncryptItem { dataset, subject, context, plaintext }];
-            call(channel, rpc.path, BatchEncryptRequest { tenant, purpose, items }).await
+            call(channel, rpc.path, BatchEncryptRequest { tenant, purpose, items, end_user_token }).await
         }
         "BatchDecrypt" => {
             let items = vec![BatchDecryptItem { dataset, subject, context, envelope }];
-            call(channel, rpc.path, BatchDecryptRequest { tenant, purpose, items }).await
+            call(channel, rpc.path, BatchDecryptRequest { tenant, purpose, items, end_user_token }).await
         }
         other => panic!("{other} is new: give it a request here, so that its refusal is tested"),
     }

@@ -1,12 +1,10 @@
 //! One entry: what it says, and its bytes (docs/audit.md, section "Entry").
 
+use super::decided::{Decided, Form};
 use super::merkle::{Hash, sha256};
-use super::pseudonym::Pseudonym;
 use super::wire::{In, Out};
-use crate::custody::{Custody, MAX_CUSTODY};
 use crate::error::Error;
-use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, Reason, RequestId, TenantId};
-use crate::policy::Decision;
+use crate::id::{KeyId, KeyVersion, RequestId, TenantId};
 use crate::time::Timestamp;
 
 /// Longest entry in bytes: what the u16 length of an entry bundle (C2SP tlog-tiles) can say. The bounds on the fields
@@ -16,13 +14,8 @@ pub const MAX_ENTRY: usize = 65_535;
 pub const MAX_PRINCIPAL: usize = 2048;
 /// Longest action, check, reason, event or detail in bytes.
 pub const MAX_CODE: usize = 255;
-/// Longest reason of an operator, in bytes.
-const MAX_REASON: usize = 512;
-/// How many bytes of policy ids an entry lists; the ids after that are counted and hashed, not listed.
-pub const MAX_POLICY_BYTES: usize = 16 * 1024;
 
 const VERSION: u8 = 1;
-const DIGEST_LABEL: &[u8] = b"blindvault/audit/policies/v1\0";
 
 /// Which key an action uses: names and versions, never the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,85 +38,6 @@ impl KeyRef {
     #[must_use]
     pub const fn under(self, tenant_key_version: KeyVersion) -> Self {
         Self { tenant_key_version: Some(tenant_key_version), ..self }
-    }
-}
-
-/// The determining policies: as many ids as fit [`MAX_POLICY_BYTES`], and how many there were.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Policies {
-    /// The first ids, sorted as decided.
-    pub listed: Vec<String>,
-    /// How many ids determined the decision.
-    pub total: u32,
-    /// If not all are listed: SHA-256("blindvault/audit/policies/v1" ‖ 00 ‖ (u64 length ‖ id) of every id), so that the
-    /// full list can still be checked.
-    pub digest: Option<Hash>,
-}
-
-impl Policies {
-    /// Takes as many ids as fit.
-    pub fn of(ids: &[String]) -> Self {
-        let mut room = MAX_POLICY_BYTES;
-        let mut listed = Vec::new();
-        for id in ids {
-            let Some(rest) = room.checked_sub(id.len() + 2) else { break };
-            room = rest;
-            listed.push(id.clone());
-        }
-        let digest = (listed.len() < ids.len()).then(|| {
-            let mut all = DIGEST_LABEL.to_vec();
-            for id in ids {
-                all.extend_from_slice(&u64::try_from(id.len()).unwrap_or(u64::MAX).to_be_bytes());
-                all.extend_from_slice(id.as_bytes());
-            }
-            sha256(&[&all])
-        });
-        Self { listed, total: u32::try_from(ids.len()).unwrap_or(u32::MAX), digest }
-    }
-}
-
-/// Who asked for what, why, and which policies decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
-    /// The principal's SPIFFE ID.
-    pub principal: String,
-    /// The action's name.
-    pub action: String,
-    /// The dataset, if the action is about one.
-    pub dataset: Option<DatasetId>,
-    /// Who the data is about, if anyone is named.
-    pub pseudonym: Option<Pseudonym>,
-    /// Why.
-    pub purpose: Option<Purpose>,
-    /// The operator's own words, for a control action.
-    pub reason: Option<Reason>,
-    /// The root keys that a tenant key is to be put under, for a control action that names them.
-    pub custody: Option<Custody>,
-    /// When it was decided.
-    pub at: Timestamp,
-    /// The epoch of the policy set that decided.
-    pub epoch: u64,
-    /// The policies that determined it.
-    pub policies: Policies,
-}
-
-impl Decided {
-    pub(super) fn of(decision: &Decision, pseudonym: Option<Pseudonym>) -> Result<Self, Error> {
-        if decision.principal.len() > MAX_PRINCIPAL {
-            return Err(Error::invalid("principal", "must be at most 2048 bytes long"));
-        }
-        Ok(Self {
-            principal: decision.principal.clone(),
-            action: decision.action.to_owned(),
-            dataset: decision.resource.dataset.clone(),
-            pseudonym,
-            purpose: decision.resource.purpose.clone(),
-            reason: decision.reason.clone(),
-            custody: decision.custody.clone(),
-            at: decision.at,
-            epoch: decision.epoch,
-            policies: Policies::of(&decision.policies),
-        })
     }
 }
 
@@ -289,11 +203,17 @@ impl Draft {
 
 const fn kind(body: &Body) -> u8 {
     match body {
-        Body::Intent { decided, .. } if decided.custody.is_some() => 6,
-        Body::Intent { .. } => 1,
+        Body::Intent { decided, .. } => match decided.form() {
+            Form::Plain => 1,
+            Form::Custody => 6,
+            Form::Additions => 8,
+        },
         Body::Outcome { .. } => 2,
-        Body::Refused { decided, .. } if decided.custody.is_some() => 7,
-        Body::Refused { .. } => 3,
+        Body::Refused { decided, .. } => match decided.form() {
+            Form::Plain => 3,
+            Form::Custody => 7,
+            Form::Additions => 9,
+        },
         Body::Control { .. } => 4,
         Body::System { .. } => 5,
     }
@@ -302,7 +222,7 @@ const fn kind(body: &Body) -> u8 {
 fn encode_body(out: &mut Out<'_>, body: &Body) {
     match body {
         Body::Intent { decided, key, items } => {
-            encode_decided(out, decided);
+            decided.encode(out);
             out.option(*key, encode_key);
             out.u32(*items);
         }
@@ -314,7 +234,7 @@ fn encode_body(out: &mut Out<'_>, body: &Body) {
             out.u32(*items);
         }
         Body::Refused { decided, check, reason } => {
-            encode_decided(out, decided);
+            decided.encode(out);
             out.text(check, MAX_CODE);
             out.text(reason, MAX_CODE);
         }
@@ -332,29 +252,6 @@ fn encode_body(out: &mut Out<'_>, body: &Body) {
             out.u64(*second);
         }
     }
-}
-
-/// Behind the custody, if there is one: the entry's kind says so.
-fn encode_decided(out: &mut Out<'_>, decided: &Decided) {
-    if let Some(custody) = &decided.custody {
-        out.text(&custody.to_string(), MAX_CUSTODY);
-    }
-    out.text(&decided.principal, MAX_PRINCIPAL);
-    out.text(&decided.action, MAX_CODE);
-    out.option(decided.dataset.as_ref(), |out, id| out.text(id.as_str(), MAX_CODE));
-    out.option(decided.pseudonym, |out, pseudonym| out.bytes(&pseudonym.0));
-    out.option(decided.purpose.as_ref(), |out, purpose| out.text(purpose.as_str(), MAX_CODE));
-    out.option(decided.reason.as_ref(), |out, reason| out.text(reason.as_str(), MAX_REASON));
-    out.u64(decided.at.0);
-    out.u64(decided.epoch);
-    let policies = &decided.policies;
-    out.u32(policies.total);
-    // At most MAX_POLICY_BYTES of them, two each at least.
-    out.u32(u32::try_from(policies.listed.len()).unwrap_or(u32::MAX));
-    for id in &policies.listed {
-        out.text(id, MAX_POLICY_BYTES);
-    }
-    out.option(policies.digest, |out, digest| out.bytes(&digest));
 }
 
 fn encode_key(out: &mut Out<'_>, key: KeyRef) {
@@ -409,13 +306,23 @@ impl Entry {
     }
 }
 
-fn code(input: &mut In<'_>) -> Result<String, Error> {
+pub(super) fn code(input: &mut In<'_>) -> Result<String, Error> {
     input.text(MAX_CODE).map(str::to_owned)
+}
+
+fn intent(i: &mut In<'_>, form: Form) -> Result<Body, Error> {
+    Ok(Body::Intent { decided: Decided::decode(i, form)?, key: i.option(decode_key)?, items: i.u32()? })
+}
+
+fn refused(i: &mut In<'_>, form: Form) -> Result<Body, Error> {
+    Ok(Body::Refused { decided: Decided::decode(i, form)?, check: code(i)?, reason: code(i)? })
 }
 
 fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
     Ok(match kind {
-        1 | 6 => Body::Intent { decided: decode_decided(i, kind == 6)?, key: i.option(decode_key)?, items: i.u32()? },
+        1 => intent(i, Form::Plain)?,
+        6 => intent(i, Form::Custody)?,
+        8 => intent(i, Form::Additions)?,
         2 => Body::Outcome {
             intent: i.u64()?,
             status: match i.u8()? {
@@ -429,7 +336,9 @@ fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
             key: i.option(decode_key)?,
             items: i.u32()?,
         },
-        3 | 7 => Body::Refused { decided: decode_decided(i, kind == 7)?, check: code(i)?, reason: code(i)? },
+        3 => refused(i, Form::Plain)?,
+        7 => refused(i, Form::Custody)?,
+        9 => refused(i, Form::Additions)?,
         4 => Body::Control {
             intent: i.u64()?,
             principal: i.text(MAX_PRINCIPAL)?.to_owned(),
@@ -440,42 +349,6 @@ fn decode_body(i: &mut In<'_>, kind: u8) -> Result<Body, Error> {
         5 => Body::System { event: code(i)?, detail: code(i)?, first: i.u64()?, second: i.u64()? },
         _ => return Err(i.refuse("unknown kind")),
     })
-}
-
-fn decode_decided(i: &mut In<'_>, names_custody: bool) -> Result<Decided, Error> {
-    let custody = match names_custody {
-        true => Some(Custody::parse(i.text(MAX_CUSTODY)?).map_err(|_| i.refuse("not a custody"))?),
-        false => None,
-    };
-    let principal = i.text(MAX_PRINCIPAL)?.to_owned();
-    let action = code(i)?;
-    let dataset = i.option(|i| DatasetId::parse(i.text(MAX_CODE)?).map_err(|_| i.refuse("not a dataset")))?;
-    let pseudonym = i.option(|i| i.array().map(Pseudonym))?;
-    let purpose = i.option(|i| Purpose::parse(i.text(MAX_CODE)?).map_err(|_| i.refuse("not a purpose")))?;
-    let reason = i.option(|i| Reason::parse(i.text(MAX_REASON)?).map_err(|_| i.refuse("not a reason")))?;
-    let at = Timestamp(i.u64()?);
-    let epoch = i.u64()?;
-    let total = i.u32()?;
-    let count = i.u32()?;
-    if count > total {
-        return Err(i.refuse("more policies are listed than counted"));
-    }
-    let mut listed = Vec::new();
-    let mut bytes = 0;
-    for _ in 0..count {
-        let id = i.text(MAX_POLICY_BYTES)?.to_owned();
-        bytes += id.len() + 2;
-        if bytes > MAX_POLICY_BYTES {
-            return Err(i.refuse("more policy ids are listed than allowed"));
-        }
-        listed.push(id);
-    }
-    let digest: Option<Hash> = i.option(In::array)?;
-    if digest.is_some() != (count < total) {
-        return Err(i.refuse("a digest of the policies belongs to a list that is not complete"));
-    }
-    let policies = Policies { listed, total, digest };
-    Ok(Decided { principal, action, dataset, pseudonym, purpose, reason, custody, at, epoch, policies })
 }
 
 fn decode_key(i: &mut In<'_>) -> Result<KeyRef, Error> {

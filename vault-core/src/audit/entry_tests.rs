@@ -1,7 +1,10 @@
 use proptest::prelude::*;
 
+use super::super::decided::{EndUserName, Policies};
+use super::super::pseudonym::Pseudonym;
 use super::*;
-use crate::custody::{MAX_REPLICAS, MAX_ROOT_ID, RootId};
+use crate::custody::{Custody, MAX_REPLICAS, MAX_ROOT_ID, RootId};
+use crate::id::{DatasetId, Purpose, Reason};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9][a-z0-9._-]{0,62}"
@@ -25,12 +28,17 @@ fn decided() -> impl Strategy<Value = Decided> {
         "split\\(a:[a-z]{1,9},b:[a-z]{1,9}\\)".prop_map(|text| Custody::parse(&text).unwrap()),
         "replicated\\(a:[a-z]{1,9},b:[a-z]{1,9},c:[a-z]{1,9}\\)".prop_map(|text| Custody::parse(&text).unwrap()),
     ]);
-    (texts, options, rest, (reason, custody)).prop_map(
-        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), (reason, custody))| Decided {
+    let user = proptest::option::of(("https://[a-z]{1,20}", proptest::option::of(any::<[u8; 16]>())));
+    (texts, options, rest, (reason, custody, user)).prop_map(
+        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), (reason, custody, user))| Decided {
             principal,
             action,
             dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
             pseudonym: pseudonym.map(Pseudonym),
+            end_user: user.filter(|_| custody.is_none()).map(|(issuer, pseudonym)| EndUserName {
+                issuer,
+                pseudonym: pseudonym.map(Pseudonym),
+            }),
             purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
             reason: reason.map(|r| Reason::parse(&r).unwrap()),
             custody,
@@ -105,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn junk_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..9u8) {
+    fn junk_is_refused_without_a_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..11u8) {
         if let [first, second, ..] = bytes.as_mut_slice() {
             (*first, *second) = (1, kind);
         }
@@ -139,6 +147,7 @@ fn the_longest_entry_fits() {
                 action: "a".repeat(MAX_CODE),
                 dataset: Some(DatasetId::parse(&longest).unwrap()),
                 pseudonym: Some(Pseudonym([1; 16])),
+                end_user: None,
                 purpose: Some(Purpose::parse(&longest).unwrap()),
                 reason: Some(Reason::parse(&"r".repeat(512)).unwrap()),
                 custody: Some(longest_custody()),
@@ -157,6 +166,52 @@ fn the_longest_entry_fits() {
     let mut other = ids.clone();
     other[4999] = "another".to_owned();
     assert_ne!(Policies::of(&other).digest, Policies::of(&ids).digest);
+}
+
+/// An entry of before end users were in the log is read, and written, as it was; additions are read only as they are
+/// written.
+#[test]
+fn additions_have_one_encoding_and_older_kinds_stay() {
+    let refused = |end_user| Entry {
+        index: 1,
+        time: Timestamp(2),
+        salt: [3; 16],
+        request: None,
+        link: None,
+        body: Body::Refused {
+            decided: Decided {
+                principal: "p".into(),
+                action: "Decrypt".into(),
+                dataset: None,
+                pseudonym: None,
+                end_user,
+                purpose: None,
+                reason: None,
+                custody: None,
+                at: Timestamp(4),
+                epoch: 5,
+                policies: Policies::default(),
+            },
+            check: "end_user".into(),
+            reason: "r".into(),
+        },
+    };
+    let old = refused(None).encode();
+    assert_eq!(old[1], 3);
+    let new = refused(Some(EndUserName { issuer: "i".into(), pseudonym: None })).encode();
+    assert_eq!(new[1], 9);
+    // Behind the head of 36 bytes: one addition, tag 1, 4 bytes: LP("i"), no pseudonym.
+    assert_eq!(new[36..44], [1, 1, 0, 4, 0, 1, b'i', 0]);
+    assert_eq!(new[44..], old[36..]);
+    let edited = |at: usize, to: u8| {
+        let mut bytes = new.clone();
+        bytes[at] = to;
+        Entry::decode(&bytes)
+    };
+    assert!(Entry::decode(&new).is_ok());
+    for (at, to) in [(36, 0), (36, 2), (37, 0), (37, 2), (37, 255), (39, 3), (39, 5)] {
+        assert!(edited(at, to).is_err(), "byte {at} as {to}");
+    }
 }
 
 /// The worked example of docs/audit.md.

@@ -53,14 +53,14 @@ fn a_new_log_records_and_is_found_again() {
     assert_eq!(recovery, Recovery { created: true, entries: 0, signed: 0, cut: None, anchor: None });
     let key = KeyRef::new(KeyId([3; 16]), KeyVersion(2)).under(KeyVersion(1));
     let recorded =
-        block_on(log.record::<Decrypt>(permit(decision("acme", 1)), Some(key), Some(Pseudonym([9; 16])))).unwrap();
+        block_on(log.record::<Decrypt>(permit(decision("acme", 1)), Some(key), Some(Pseudonym([9; 16])).into())).unwrap();
     assert_eq!(recorded.receipt().index, 1);
     assert_eq!(recorded.permit().resource().tenant.as_ref().unwrap().as_str(), "acme");
     let outcome = block_on(log.outcome(&recorded, Outcome::failed("tag"))).unwrap();
     assert_eq!(outcome.index, 2);
     drop(recorded);
-    block_on(log.refused(&refusal("acme", 2), None)).unwrap();
-    let control = block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, None)).unwrap();
+    block_on(log.refused(&refusal("acme", 2), Pseudonyms::default())).unwrap();
+    let control = block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, Pseudonyms::default())).unwrap();
     block_on(log.control(&control, "created", Some(key))).unwrap();
     block_on(log.system(SystemEvent::PolicyEpoch(8))).unwrap();
     log.close().unwrap();
@@ -94,7 +94,7 @@ fn a_new_log_records_and_is_found_again() {
 
     let (log, recovery) = place.open();
     assert_eq!(recovery, Recovery { created: false, entries: 8, signed: 8, cut: None, anchor: None });
-    block_on(log.refused(&refusal("acme", 9), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 9), Pseudonyms::default())).unwrap();
     log.close().unwrap();
     assert_eq!(sound(&place).entries, 11);
     assert_eq!(entries(&place)[9].link.as_ref().unwrap().sequence, 4);
@@ -123,7 +123,7 @@ fn dropping_without_closing_loses_nothing_acknowledged() {
     let place = Place::new();
     let (log, _) = place.open();
     for n in 0..20 {
-        block_on(log.refused(&refusal("acme", n), None)).unwrap();
+        block_on(log.refused(&refusal("acme", n), Pseudonyms::default())).unwrap();
     }
     drop(log);
     let report = sound(&place);
@@ -138,9 +138,9 @@ fn dropping_without_closing_loses_nothing_acknowledged() {
 fn an_incomplete_last_frame_is_cut_and_reported() {
     let place = Place::new();
     let (log, _) = place.open();
-    block_on(log.refused(&refusal("acme", 1), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 1), Pseudonyms::default())).unwrap();
     let whole = std::fs::read(place.file("entries.log")).unwrap();
-    block_on(log.refused(&refusal("acme", 2), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 2), Pseudonyms::default())).unwrap();
     drop(log);
     let longer = std::fs::read(place.file("entries.log")).unwrap();
     // Every prefix of the frame, and every prefix followed by zeros where the length reached the disk before the bytes.
@@ -196,7 +196,7 @@ fn a_crash_between_the_first_files_is_gone_on_with() {
 fn a_torn_checkpoint_is_cut_and_signed_again() {
     let place = Place::new();
     let (log, _) = place.open();
-    block_on(log.refused(&refusal("acme", 1), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 1), Pseudonyms::default())).unwrap();
     drop(log);
     let good = std::fs::read(place.file("checkpoints")).unwrap();
     std::fs::remove_file(place.file("checkpoint")).ok();
@@ -222,7 +222,7 @@ fn concurrent_appends_share_syncs() {
     // The first group hangs in its sync while the others queue.
     place.fs.0.hang.store(true, Ordering::SeqCst);
     let log_ref = &log;
-    let append = |n| Box::pin(async move { log_ref.refused(&refusal("acme", n), None).await });
+    let append = |n| Box::pin(async move { log_ref.refused(&refusal("acme", n), Pseudonyms::default()).await });
     let mut waiting: Vec<_> = (0..=255u8).map(append).collect();
     let mut context = Context::from_waker(Waker::noop());
     for future in &mut waiting {
@@ -244,7 +244,7 @@ fn a_batch_is_recorded_at_once() {
     let (log, _) = place.open();
     until(|| place.file("checkpoint").exists() && !place.file("checkpoint.new").exists());
     let before = place.fs.0.syncs.load(Ordering::SeqCst);
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonym: None, items: 1 };
+    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..100).map(intent).collect())).unwrap();
     assert_eq!(place.fs.0.syncs.load(Ordering::SeqCst) - before, 1);
     for (n, recorded) in all.into_iter().enumerate() {
@@ -259,18 +259,18 @@ fn a_failed_sync_fails_the_log_for_good() {
     let place = Place::new();
     let (log, _) = place.open();
     place.fs.0.fail_sync.store(true, Ordering::SeqCst);
-    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 1), None))));
+    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 1), Pseudonyms::default()))));
     place.fs.0.fail_sync.store(false, Ordering::SeqCst);
     for _ in 0..3 {
-        assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), None))));
-        assert!(is_unavailable(block_on(log.record::<Decrypt>(permit(decision("acme", 2)), None, None))));
+        assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), Pseudonyms::default()))));
+        assert!(is_unavailable(block_on(log.record::<Decrypt>(permit(decision("acme", 2)), None, Pseudonyms::default()))));
     }
     assert!(matches!(log.health(), Health::Failed(_)));
     assert!(is_unavailable(log.close()));
     // The frame may be there or not; here it is, and opening takes it for what it is.
     let (log, recovery) = place.open();
     assert_eq!(recovery.entries, 2);
-    block_on(log.refused(&refusal("acme", 3), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 3), Pseudonyms::default())).unwrap();
     log.close().unwrap();
     sound(&place);
 }
@@ -280,7 +280,7 @@ fn a_full_disk_fails_the_log_and_the_half_frame_is_cut() {
     let place = Place::new();
     let (log, _) = place.open();
     place.fs.0.fail_write.store(true, Ordering::SeqCst);
-    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 1), None))));
+    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 1), Pseudonyms::default()))));
     assert_eq!(log.health(), Health::Failed("the log's disk is full"));
     place.fs.0.fail_write.store(false, Ordering::SeqCst);
     drop(log);
@@ -296,7 +296,7 @@ fn an_unlinked_or_foreign_written_file_fails_the_log() {
     for remove in [true, false] {
         let place = Place::new();
         let (log, _) = place.open();
-        block_on(log.refused(&refusal("acme", 1), None)).unwrap();
+        block_on(log.refused(&refusal("acme", 1), Pseudonyms::default())).unwrap();
         let path = place.file("entries.log");
         if remove {
             std::fs::remove_file(path).unwrap();
@@ -305,7 +305,7 @@ fn an_unlinked_or_foreign_written_file_fails_the_log() {
             bytes.push(1);
             OsFs.open(&path, Open::ReadWrite).unwrap().write_all_at(0, &bytes).unwrap();
         }
-        assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), None))));
+        assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), Pseudonyms::default()))));
         assert!(matches!(log.health(), Health::Failed(_)));
     }
 }
@@ -316,9 +316,9 @@ fn a_failing_checkpoint_fails_the_log() {
     let (log, _) = place.try_open(Duration::ZERO).unwrap();
     std::fs::remove_file(place.file("checkpoints")).unwrap();
     // This one may still be acknowledged; no later one once the checkpoint over it could not be kept.
-    drop(block_on(log.refused(&refusal("acme", 1), None)));
+    drop(block_on(log.refused(&refusal("acme", 1), Pseudonyms::default())));
     until(|| matches!(log.health(), Health::Failed(_)));
-    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), None))));
+    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), Pseudonyms::default()))));
 }
 
 #[test]
@@ -327,14 +327,14 @@ fn a_hanging_disk_refuses_and_recovers() {
     let (log, _) = place.open();
     place.fs.0.hang.store(true, Ordering::SeqCst);
     let refused = refusal("acme", 1);
-    let mut first = pin!(log.refused(&refused, None));
+    let mut first = pin!(log.refused(&refused, Pseudonyms::default()));
     assert!(matches!(first.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));
     until(|| log.health() == Health::Stalled);
-    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), None))));
+    assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), Pseudonyms::default()))));
     place.fs.0.hang.store(false, Ordering::SeqCst);
     assert_eq!(block_on(first).unwrap().index, 1);
     until(|| log.health() == Health::Good);
-    block_on(log.refused(&refusal("acme", 3), None)).unwrap();
+    block_on(log.refused(&refusal("acme", 3), Pseudonyms::default())).unwrap();
 }
 
 #[test]
@@ -345,7 +345,7 @@ fn the_queue_is_bounded() {
     let intent = |n: usize| Intent::<Decrypt> {
         permit: permit(decision("acme", u8::try_from(n % 256).unwrap())),
         key: None,
-        pseudonym: None,
+        pseudonyms: Pseudonyms::default(),
         items: 1,
     };
     let mut batch = pin!(log.record_all((0..8193).map(intent).collect()));
@@ -359,11 +359,11 @@ fn a_dropped_record_says_cancelled() {
     let place = Place::new();
     let (log, _) = place.open();
     // Dropped after it was recorded.
-    drop(block_on(log.record::<Decrypt>(permit(decision("acme", 1)), None, None)).unwrap());
+    drop(block_on(log.record::<Decrypt>(permit(decision("acme", 1)), None, Pseudonyms::default())).unwrap());
     until(|| log.head().size == 3);
     // Dropped while it waits for the disk.
     place.fs.0.hang.store(true, Ordering::SeqCst);
-    let mut waiting = Box::pin(log.record::<Decrypt>(permit(decision("acme", 2)), None, None));
+    let mut waiting = Box::pin(log.record::<Decrypt>(permit(decision("acme", 2)), None, Pseudonyms::default()));
     assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     drop(waiting);
     place.fs.0.hang.store(false, Ordering::SeqCst);
@@ -382,10 +382,10 @@ fn a_dropped_record_says_cancelled() {
 fn a_subject_needs_a_pseudonym_and_is_never_written() {
     let place = Place::new();
     let (log, _) = place.open();
-    let refused = block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, None));
+    let refused = block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, Pseudonyms::default()));
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "pseudonym"));
     let pseudonym = Some(Pseudonym([5; 16]));
-    block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, pseudonym)).unwrap().complete();
+    block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, pseudonym.into())).unwrap().complete();
     log.close().unwrap();
     for (path, bytes) in place.snapshot() {
         assert!(!bytes.windows(3).any(|w| w == b"ann"), "{}", path.display());
@@ -396,7 +396,7 @@ fn a_subject_needs_a_pseudonym_and_is_never_written() {
 fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
     let place = Place::new();
     let (log, _) = place.try_open(Duration::ZERO).unwrap();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonym: None, items: 1 };
+    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let mut receipts = Vec::new();
     for _ in 0..3 {
         let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..=255).map(intent).collect())).unwrap();
@@ -427,7 +427,7 @@ fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
 fn tiles_are_rebuilt_from_the_durable_file() {
     let place = Place::new();
     let (log, _) = place.open();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonym: None, items: 1 };
+    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..=255).map(intent).collect())).unwrap();
     for recorded in all {
         recorded.complete();
@@ -454,7 +454,7 @@ fn many_threads_append_and_their_chain_holds() {
             scope.spawn(move || {
                 let tenant = format!("tenant-{}", thread % 3);
                 for n in 0..50 {
-                    block_on(log.refused(&refusal(&tenant, n), None)).unwrap();
+                    block_on(log.refused(&refusal(&tenant, n), Pseudonyms::default())).unwrap();
                 }
             });
         }

@@ -12,6 +12,7 @@
 
 mod anchor;
 mod checkpoint;
+mod decided;
 mod entry;
 mod frame;
 mod log;
@@ -30,12 +31,10 @@ mod writer;
 
 pub use anchor::Anchor;
 pub use checkpoint::Checkpoint;
-pub use entry::{
-    Body, Decided, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_POLICY_BYTES, MAX_PRINCIPAL, Policies, Status,
-    first_previous,
-};
+pub use decided::{Decided, EndUserName, MAX_POLICY_BYTES, Policies};
+pub use entry::{Body, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_PRINCIPAL, Status, first_previous};
 pub use log::{Cut, Log, Options, Recovery, SystemEvent};
-pub use pseudonym::Pseudonym;
+pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use queue::{Health, Receipt};
 pub use recorded::{Intent, Outcome, Recorded};
 pub use replay::Finding;

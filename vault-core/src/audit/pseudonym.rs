@@ -12,6 +12,22 @@ use crate::secret::{Key32, scrub_stack};
 const LABEL: &[u8] = b"blindvault/pseudonym/v1\0";
 const END_USER_LABEL: &[u8] = b"blindvault/pseudonym/end-user/v1\0";
 
+/// What stands for the people whom an entry names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pseudonyms {
+    /// Whom the data is about.
+    pub subject: Option<Pseudonym>,
+    /// For whom the workload asked.
+    pub end_user: Option<Pseudonym>,
+}
+
+/// Of an entry that names no end user.
+impl From<Option<Pseudonym>> for Pseudonyms {
+    fn from(subject: Option<Pseudonym>) -> Self {
+        Self { subject, end_user: None }
+    }
+}
+
 /// Stands for a subject of one tenant in audit entries: 16 bytes that say nothing without the tenant's pseudonym key.
 ///
 /// The same subject of the same tenant has the same pseudonym as long as that key lives, so a tenant can find all
@@ -32,7 +48,7 @@ impl Pseudonym {
     }
 
     /// The same over `"blindvault/pseudonym/end-user/v1" ‖ 00 ‖ LP(tenant) ‖ LP(issuer) ‖ LP(subject)`: what stands for
-    /// an end user.
+    /// an end user. The same name as a subject and as an end user gives two pseudonyms that have nothing in common.
     ///
     /// # Errors
     /// As [`Self::of`].
@@ -49,7 +65,7 @@ fn compute(key: &Key32, label: &[u8], parts: &[&str]) -> Result<Pseudonym, Error
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key.expose()?));
     context.update(label);
     for part in parts {
-        // Identifiers are at most 256 bytes long.
+        // Identifiers are at most 256 bytes long, issuers 512.
         let len = u16::try_from(part.len()).map_err(|_| Error::invalid("subject", "is too long"))?;
         context.update(&len.to_be_bytes());
         context.update(part.as_bytes());
@@ -91,6 +107,17 @@ mod tests {
         // Lengths are part of the input: moving a letter from one field to the next changes it.
         let (acm, eann) = (TenantId::parse("acm").unwrap(), Subject::parse("eann").unwrap());
         assert_ne!(of(1, &acme, &ann), of(1, &acm, &eann));
+    }
+
+    #[test]
+    fn an_end_user_is_told_from_a_subject_of_the_same_name() {
+        let acme = TenantId::parse("acme").unwrap();
+        let of = |name: &str| Pseudonym::of_end_user(&key(1), &acme, &EndUser::for_test(name, "acme", None)).unwrap();
+        assert_eq!(of("ann"), of("ann"));
+        assert_ne!(of("ann"), of("bob"));
+        assert_ne!(of("ann"), Pseudonym::of(&key(1), &acme, &Subject::parse("ann").unwrap()).unwrap());
+        // hmac.new(bytes([1])*32, b"blindvault/pseudonym/end-user/v1\0\0\4acme\0\x12https://id.example\0\3ann", "sha256")
+        assert_eq!(of("ann").to_string(), "8d113b852564ab27b309204a4611e462");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use futures_channel::oneshot;
 
-use super::entry::{Body, Decided, Draft, KeyRef, Status};
+use super::decided::Decided;
+use super::entry::{Body, Draft, KeyRef, Status};
 use super::log::Log;
-use super::pseudonym::Pseudonym;
+use super::pseudonym::Pseudonyms;
 use super::queue::{Armed, Pending, Receipt, Reply};
 use crate::error::Error;
 use crate::id::{ApprovalId, ConsentId, Fingerprint};
@@ -64,8 +65,8 @@ pub struct Intent<A: Action> {
     pub permit: Permit<A>,
     /// The key it will use, from metadata.
     pub key: Option<KeyRef>,
-    /// Who the data is about; required if the permit names a subject.
-    pub pseudonym: Option<Pseudonym>,
+    /// What stands for the people that the permit names; each of them needs one.
+    pub pseudonyms: Pseudonyms,
     /// How many items it is about.
     pub items: u32,
 }
@@ -73,10 +74,13 @@ pub struct Intent<A: Action> {
 impl<A: Action> Intent<A> {
     fn draft(&self) -> Result<Draft, Error> {
         let decision = self.permit.decision();
-        if decision.resource.subject.is_some() && self.pseudonym.is_none() {
+        if decision.resource.subject.is_some() && self.pseudonyms.subject.is_none() {
             return Err(Error::invalid("pseudonym", "is required where a subject is named"));
         }
-        let decided = Decided::of(decision, self.pseudonym)?;
+        if decision.end_user.is_some() && self.pseudonyms.end_user.is_none() {
+            return Err(Error::invalid("pseudonym", "is required where an end user is named"));
+        }
+        let decided = Decided::of(decision, self.pseudonyms)?;
         let body = Body::Intent { decided, key: self.key, items: self.items };
         Ok(Draft::new(Some(decision.request), decision.resource.tenant.clone(), &body))
     }
@@ -119,14 +123,15 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the log does not take entries; [`Error::Invalid`] naming `pseudonym` if the permit
-    /// names a subject and none is given, or `principal` if it is too long.
+    /// names somebody for whom none is given, or `principal` if it is too long.
     pub async fn record<A: Action>(
         &self,
         permit: Permit<A>,
         key: Option<KeyRef>,
-        pseudonym: Option<Pseudonym>,
+        pseudonyms: Pseudonyms,
     ) -> Result<Recorded<Permit<A>>, Error> {
-        let mut all = self.record_all(vec![Intent { permit, key, pseudonym, items: 1 }]).await?;
+        let intent = Intent { permit, key, pseudonyms, items: 1 };
+        let mut all = self.record_all(vec![intent]).await?;
         all.pop().ok_or_else(|| self.shared.unavailable())
     }
 
@@ -248,10 +253,10 @@ impl Log {
     /// # Errors
     /// [`Error::Unavailable`] if the log does not take entries; [`Error::Invalid`] naming `principal` if it is longer
     /// than a SPIFFE ID may be.
-    pub async fn refused(&self, refusal: &Refusal, pseudonym: Option<Pseudonym>) -> Result<Receipt, Error> {
+    pub async fn refused(&self, refusal: &Refusal, pseudonyms: Pseudonyms) -> Result<Receipt, Error> {
         let decision = &refusal.decision;
         let body = Body::Refused {
-            decided: Decided::of(decision, pseudonym)?,
+            decided: Decided::of(decision, pseudonyms)?,
             check: refusal.check.name().to_owned(),
             reason: refusal.reason.to_owned(),
         };

@@ -17,13 +17,13 @@ use crate::policy::{Decrypt, Permit};
 fn log() -> Place {
     let place = Place::new();
     let (log, _) = place.open();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonym: None, items: 1 };
+    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..10).map(intent).collect())).unwrap();
     for recorded in all {
         recorded.complete();
     }
     for n in 0..8 {
-        block_on(log.refused(&refusal(if n % 2 == 0 { "acme" } else { "other" }, n), None)).unwrap();
+        block_on(log.refused(&refusal(if n % 2 == 0 { "acme" } else { "other" }, n), Pseudonyms::default())).unwrap();
     }
     log.close().unwrap();
     assert!(check(&place, &VerifyOptions::default()).is_sound());
@@ -164,7 +164,7 @@ fn damage_after_the_last_checkpoint_is_not_taken_for_an_incomplete_frame() {
     let place = Place::new();
     let (log, _) = place.open();
     for n in 0..3 {
-        block_on(log.refused(&refusal("acme", n), None)).unwrap();
+        block_on(log.refused(&refusal("acme", n), Pseudonyms::default())).unwrap();
     }
     drop(log);
     let good = std::fs::read(place.file("entries.log")).unwrap();
@@ -247,7 +247,7 @@ fn a_recomputed_tree_is_found_between_checkpoints() {
     let place = Place::new();
     let (log, _) = place.try_open(Duration::ZERO).unwrap();
     for n in 0..12 {
-        block_on(log.refused(&refusal("acme", n), None)).unwrap();
+        block_on(log.refused(&refusal("acme", n), Pseudonyms::default())).unwrap();
     }
     log.close().unwrap();
     let mut sizes = Vec::new();
@@ -329,7 +329,7 @@ fn rollback_and_fork_are_found_only_with_what_was_kept_elsewhere() {
     // Another history grown from there, signed with the real key.
     let (log, _) = place.open();
     for n in 0..30 {
-        block_on(log.refused(&refusal("acme", n), None)).unwrap();
+        block_on(log.refused(&refusal("acme", n), Pseudonyms::default())).unwrap();
     }
     log.close().unwrap();
     assert!(check(&place, &VerifyOptions::default()).is_sound());
@@ -383,7 +383,7 @@ fn a_full_tile_stands_for_the_partial_ones_it_replaced() {
     let append = |from: u32, to: u32| {
         let (log, _) = place.open();
         for n in from..to {
-            block_on(log.refused(&refusal("acme", n as u8), None)).unwrap();
+            block_on(log.refused(&refusal("acme", n as u8), Pseudonyms::default())).unwrap();
         }
         log.close().unwrap();
     };

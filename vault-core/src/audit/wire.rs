@@ -32,6 +32,16 @@ impl Out<'_> {
         self.bytes(text.as_bytes().get(..end).unwrap_or_default());
     }
 
+    /// An addition: its tag, and what `write` appends behind the length of that.
+    pub(super) fn addition(&mut self, tag: u8, write: impl FnOnce(&mut Out<'_>)) {
+        let mut value = Vec::new();
+        write(&mut Out(&mut value));
+        self.u8(tag);
+        // What is written is bounded far below.
+        self.bytes(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+        self.bytes(&value);
+    }
+
     /// 00, or 01 and what `write` appends.
     pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.u8(u8::from(value.is_some()));
@@ -99,6 +109,29 @@ impl<'a> In<'a> {
             1 => read(self).map(Some),
             _ => Err(self.refuse("a presence byte is neither 00 nor 01")),
         }
+    }
+
+    /// A count of at least 1, and that many additions by ascending tag; `read` takes all of each one's value.
+    pub(super) fn additions(&mut self, mut read: impl FnMut(&mut Self, u8) -> Result<(), Error>) -> Result<(), Error> {
+        let count = self.u8()?;
+        if count == 0 {
+            return Err(self.refuse("an entry of this kind has at least one addition"));
+        }
+        let mut last = 0;
+        for _ in 0..count {
+            let tag = self.u8()?;
+            if tag <= last {
+                return Err(self.refuse("additions ascend by their tags"));
+            }
+            last = tag;
+            let len = usize::from(self.u16()?);
+            let end = self.at.checked_add(len).ok_or_else(|| self.refuse("a length is too large"))?;
+            read(self, tag)?;
+            if self.at != end {
+                return Err(self.refuse("an addition has another length than its value"));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses what is left over.

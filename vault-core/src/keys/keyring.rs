@@ -12,17 +12,16 @@ use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::due::Uses;
 use super::lifecycle::DESTROYED;
 use super::rows::{
-    self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState,
+    self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState,
 };
 use super::wrapping::WrappingKey;
-use crate::audit::{Anchor, KeyRef, Pseudonym, Recorded};
+use crate::audit::{Anchor, KeyRef, Recorded};
 use crate::crypto::random_bytes;
 use crate::envelope::{DataKey, Scope};
 use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
-use crate::principal::EndUser;
 use crate::secret::Key32;
 use crate::store::{Expect, Row, Store, Table, Watcher};
 use crate::time::Clock;
@@ -96,13 +95,7 @@ impl Wipe for DataKey {
 }
 
 /// A side key; wiped when the last call that uses it is over.
-pub(super) struct SideKey(Key32);
-
-impl SideKey {
-    pub(super) const fn key(&self) -> &Key32 {
-        &self.0
-    }
-}
+pub(super) struct SideKey(pub(super) Key32);
 
 impl Wipe for SideKey {
     fn wipe(&self) {}
@@ -213,7 +206,7 @@ impl Keyring {
     }
 
     /// A row for a data call, perhaps from memory: see [`Store::get_cached`].
-    async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+    pub(super) async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
         let row = self.parts.store.get_cached(table, key).await?;
         row.map(|row| rows::decode(table, &row)).transpose()
     }
@@ -466,39 +459,6 @@ impl Keyring {
             version,
             layer: Layer::TenantKey,
         }
-    }
-
-    /// What stands for a subject in audit entries.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`], or [`Error::NotFound`] for an unknown tenant.
-    pub async fn pseudonym(&self, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
-        Pseudonym::of(self.pseudonym_key(tenant).await?.key(), tenant, subject)
-    }
-
-    /// What stands for an end user of a tenant in audit entries and consents.
-    ///
-    /// # Errors
-    /// As [`Self::pseudonym`].
-    pub async fn end_user_pseudonym(&self, tenant: &TenantId, user: &EndUser) -> Result<Pseudonym, Error> {
-        Pseudonym::of_end_user(self.pseudonym_key(tenant).await?.key(), tenant, user)
-    }
-
-    pub(super) async fn pseudonym_key(&self, tenant: &TenantId) -> Result<Arc<SideKey>, Error> {
-        let name = SideKeyName(tenant.clone(), PSEUDONYMS);
-        self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await
-    }
-
-    async fn load_side_key(&self, tenant: &TenantId, kind: &'static str) -> Result<SideKey, Error> {
-        let row = self
-            .known_row::<SideKeyRow>(Table::SideKeys, &rows::side_key(tenant, kind))
-            .await?
-            .ok_or(Error::NotFound("tenant"))?;
-        if row.wrapped.is_empty() {
-            return Err(DESTROYED);
-        }
-        let version = KeyVersion(row.tenant_key_version);
-        self.with_wrapping_key(tenant, version, |wrapping| wrapping.unwrap_side(kind, &row.wrapped).map(SideKey)).await
     }
 }
 

@@ -17,6 +17,7 @@ mod due;
 mod keyring;
 mod kinds;
 mod lifecycle;
+mod pseudonyms;
 pub(crate) mod receipt;
 mod rows;
 mod shred;

@@ -9,12 +9,12 @@ use cedar_policy::{AuthorizationError, Context, Entities, Entity, Request, Respo
 use super::action::CUSTODY_ACTIONS;
 use super::cedar::{PolicySet, Slice};
 use super::entities::{self, Asked, Kind, NotExpressible};
-use super::registry::Registry;
+use super::registry::{Grant, Registry};
 use super::request::{ConsentRequest, ControlRequest, DataRequest, Facts};
-use super::{ConsentAction, ControlAction, DataAction, Decision, Permit, Refusal, Resource};
+use super::{Action, ConsentAction, ControlAction, DataAction, Decision, Permit, Refusal, Resource};
 use crate::error::Check;
 use crate::id::{RequestId, TenantId};
-use crate::principal::{EndUser, Operator, Workload};
+use crate::principal::{EndUser, Operator, TokenError, Workload};
 use crate::time::Timestamp;
 
 /// How long a permit holds at most, in milliseconds: long enough for any single call, short enough that a forgotten
@@ -129,15 +129,10 @@ impl Authorizer {
         };
         let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
         pending.decision.end_user = request.end_user;
-        if !who.valid_at(now) {
-            return pending.refuse(Check::Identity, "the certificate is not valid now");
-        }
-        let Some(grant) = state.registry.find(who.spiffe_id()) else {
-            return pending.refuse(Check::Registry, "the workload is in no registry entry");
+        let grant = match admit(&state.registry, who, &request.tenant, now) {
+            Ok(grant) => grant,
+            Err((check, why)) => return pending.refuse(check, why),
         };
-        if !grant.lists(&request.tenant) {
-            return pending.refuse(Check::Registry, "the tenant is not in the workload's registry entry");
-        }
         let end_user = pending.decision.end_user.clone();
         if let Some(why) = end_user.as_deref().and_then(|user| refuses(user, &request.tenant, now)) {
             return pending.refuse(Check::EndUser, why);
@@ -220,15 +215,10 @@ impl Authorizer {
         let resource = Resource { tenant: Some(request.tenant.clone()), ..Resource::default() };
         let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
         pending.decision.end_user = Some(Arc::clone(&request.end_user));
-        if !who.valid_at(now) {
-            return pending.refuse(Check::Identity, "the certificate is not valid now");
-        }
-        let Some(grant) = state.registry.find(who.spiffe_id()) else {
-            return pending.refuse(Check::Registry, "the workload is in no registry entry");
+        let grant = match admit(&state.registry, who, &request.tenant, now) {
+            Ok(grant) => grant,
+            Err((check, why)) => return pending.refuse(check, why),
         };
-        if !grant.lists(&request.tenant) {
-            return pending.refuse(Check::Registry, "the tenant is not in the workload's registry entry");
-        }
         if let Some(why) = refuses(&request.end_user, &request.tenant, now) {
             return pending.refuse(Check::EndUser, why);
         }
@@ -246,6 +236,25 @@ impl Authorizer {
             decide(slice, principal, about, context, principals, [tenant])
         })();
         pending.conclude(verdict, end_of(who.not_after()).min(request.end_user.not_after()))
+    }
+
+    /// The refusal of a call for an end user whose token proves nobody, for the audit entry. What comes before the end
+    /// user in [`Self::authorize_data`] comes before the token here: a workload that may not ask about the tenant learns
+    /// nothing else.
+    pub fn refuse_token<A: Action>(
+        &self,
+        who: &Workload,
+        tenant: &TenantId,
+        (resource, request): (Resource, RequestId),
+        rule: TokenError,
+        now: Timestamp,
+    ) -> Refusal {
+        let state = self.state.load();
+        let resource = Resource { tenant: Some(tenant.clone()), ..resource };
+        let pending = Pending::new::<A>(who.spiffe_id(), resource, (request, now, state.epoch));
+        let refused = admit(&state.registry, who, tenant, now).err();
+        let (check, reason) = refused.unwrap_or((Check::EndUser, rule.message()));
+        Refusal { decision: Box::new(pending.decision), check, reason }
     }
 
     /// Decides whether an operator may do `A`. The state of what it is about is not read: the answer is the same
@@ -321,6 +330,24 @@ impl Authorizer {
             decide(slice, principal, resource, context, Entities::empty(), resources.into_iter().chain([operator]))
         })();
         pending.conclude(verdict, end_of(who.not_after()))
+    }
+}
+
+/// The registry's entry of a workload that may ask about a tenant at all, or why it may not.
+fn admit<'a>(
+    registry: &'a Registry,
+    who: &Workload,
+    tenant: &TenantId,
+    now: Timestamp,
+) -> Result<Grant<'a>, (Check, &'static str)> {
+    if !who.valid_at(now) {
+        return Err((Check::Identity, "the certificate is not valid now"));
+    }
+    let grant = registry.find(who.spiffe_id()).ok_or((Check::Registry, "the workload is in no registry entry"))?;
+    if grant.lists(tenant) {
+        Ok(grant)
+    } else {
+        Err((Check::Registry, "the tenant is not in the workload's registry entry"))
     }
 }
 
@@ -408,7 +435,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn new<A: super::Action>(
+    fn new<A: Action>(
         principal: &str,
         resource: Resource,
         (request, at, epoch): (RequestId, Timestamp, u64),
@@ -430,11 +457,11 @@ impl Pending {
         Self { decision }
     }
 
-    fn refuse<A: super::Action>(self, check: Check, reason: &'static str) -> Result<Permit<A>, Refusal> {
+    fn refuse<A: Action>(self, check: Check, reason: &'static str) -> Result<Permit<A>, Refusal> {
         Err(Refusal { decision: Box::new(self.decision), check, reason })
     }
 
-    fn conclude<A: super::Action>(
+    fn conclude<A: Action>(
         mut self,
         verdict: Result<Verdict, NotExpressible>,
         end: Timestamp,

@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use crate::id::{Subject, TenantId};
 use crate::time::Timestamp;
 
+/// Longest issuer (`iss`) in bytes.
+pub const MAX_ISSUER: usize = 512;
+
 /// A person of one tenant, proven by a token that their identity provider signed.
 ///
 /// It stands beside the [`Workload`](super::Workload) that asks for them, never in its place: no call takes an end user

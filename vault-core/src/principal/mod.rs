@@ -1,5 +1,5 @@
 //! Who is calling: [`Workload`] and [`Operator`], two unrelated types that only the verification of a certificate chain
-//! makes.
+//! makes; and for whom: [`EndUser`], which only the verification of a token makes.
 //!
 //! ```text
 //! chain ─ leaf rules ─ trust domain ─ plane rule ─ path to a root, revocation ─ CA rules ─→ Workload or Operator
@@ -33,6 +33,7 @@ mod path;
 mod pem;
 mod spiffe;
 mod svid;
+mod token;
 mod x509;
 
 use rustls_pki_types::CertificateDer;
@@ -40,12 +41,16 @@ use rustls_pki_types::CertificateDer;
 pub use bundle::{
     OperatorBundle, Operators, Plane, TrustBundle, UncoveredIssuers, WorkloadBundle, Workloads, check_planes_apart,
 };
-pub use end_user::EndUser;
+pub use end_user::{EndUser, MAX_ISSUER};
 pub use error::IdentityError;
 pub use path::MAX_CHAIN;
 pub use pem::{certificates_from_pem, crls_from_pem};
 pub use spiffe::{MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, SpiffeId, SpiffeIdError, TrustDomain};
 pub use svid::{MAX_CERTIFICATE, leaf_identity};
+pub use token::{
+    Algorithm, Binding, IssuerSettings, IssuerTenants, Issuers, KeySet, MAX_ISSUERS, MAX_KEY_SET, MAX_KEYS,
+    MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS, MAX_TOKEN, TokenError,
+};
 
 use crate::time::Timestamp;
 use path::{Proof, prove};

@@ -10,8 +10,8 @@ use crate::envelope::{Context, Header};
 use crate::error::Error;
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
 use crate::keys::OpeningPlan;
-use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Rewrap};
-use crate::principal::{EndUser, Workload};
+use crate::policy::{DataAction, DataRequest, Decrypt, Encrypt, Permit, Resource, Rewrap};
+use crate::principal::{EndUser, TokenError, Workload};
 use crate::secret::SecretBytes;
 
 /// What a data call is about.
@@ -28,6 +28,21 @@ pub struct Target {
     /// The end user for whom the workload asks, if there is one; policies may demand one.
     pub end_user: Option<Arc<EndUser>>,
     /// Names the call in the audit log; make one with [`super::new_request_id`] where the caller brings none.
+    pub request: RequestId,
+}
+
+/// What a call with a token that is refused was about.
+#[derive(Debug, Clone, Copy)]
+pub struct AskedFor<'a> {
+    /// Whose data.
+    pub tenant: &'a TenantId,
+    /// Which body of data; `None` for a batch, whose items may be of several.
+    pub dataset: Option<&'a DatasetId>,
+    /// The person it is about, if one is named.
+    pub subject: Option<&'a Subject>,
+    /// Why.
+    pub purpose: &'a Purpose,
+    /// Names the call in the audit log.
     pub request: RequestId,
 }
 
@@ -99,6 +114,20 @@ impl Vault {
             Ok(permit) => Ok(permit),
             Err(refusal) => Err(self.refuse(&refusal).await),
         }
+    }
+
+    /// Refuses a call whose end user's token proves nobody: the refusal is in the log, with the rule and without the
+    /// token, before the error is told. A text that is no token is the request's fault like any field, and not logged.
+    pub async fn refuse_token<A: DataAction>(&self, who: &Workload, asked: AskedFor<'_>, rule: TokenError) -> Error {
+        if rule.is_malformed() {
+            return rule.into();
+        }
+        let AskedFor { tenant, dataset, subject, purpose, request } = asked;
+        let (dataset, subject, purpose) = (dataset.cloned(), subject.cloned(), Some(purpose.clone()));
+        let resource = Resource { tenant: None, dataset, subject, purpose };
+        let refusal =
+            self.authorizer.refuse_token::<A>(who, tenant, (resource, request), rule, self.clock.now());
+        self.refuse(&refusal).await
     }
 
     /// Encrypts one value under the active data key of its dataset, or of its subject.

@@ -93,15 +93,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
-pub use data::{DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use settings::LifecycleSettings;
 pub use upkeep::Tended;
 
-use crate::audit::{Anchor, KeyRef, Log, Outcome, Pseudonym, Recorded, SystemEvent};
+use crate::audit::{Anchor, KeyRef, Log, Outcome, Pseudonyms, Recorded, SystemEvent};
 use crate::error::{Check, Error};
 use crate::id::RequestId;
 use crate::keys::Keyring;
-use crate::policy::{Action, Authorizer, Permit, Refusal};
+use crate::policy::{Action, Authorizer, Decision, Permit, Refusal};
 use crate::time::Clock;
 
 /// What a vault is put together from.
@@ -208,39 +208,44 @@ impl Vault {
     async fn refuse(&self, refusal: &Refusal) -> Error {
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
-        let pseudonym = match (&resource.tenant, &resource.subject, refusal.check) {
-            (Some(tenant), Some(subject), Check::Policy | Check::Suspended) => {
-                self.keys.pseudonym(tenant, subject).await.ok()
+        let pseudonyms = match (&resource.tenant, refusal.check) {
+            (Some(_), Check::Policy | Check::Suspended | Check::EndUser | Check::Consent) => {
+                self.pseudonyms(&refusal.decision).await.unwrap_or_default()
             }
-            _ => None,
+            _ => Pseudonyms::default(),
         };
-        match self.audit.refused(refusal, pseudonym).await {
+        match self.audit.refused(refusal, pseudonyms).await {
             Ok(_) => refusal.into(),
             Err(error) => error,
         }
     }
 
-    /// Makes the intent durable. Where the subject's pseudonym cannot be made, the call ends here, and says so in the
-    /// log without it.
+    /// Makes the intent durable. Where a pseudonym cannot be made, the call ends here, and says so in the log without it.
     async fn intend<A: Action>(&self, permit: Permit<A>, key: Option<KeyRef>) -> Result<Recorded<Permit<A>>, Error> {
-        match self.pseudonym(&permit).await {
-            Ok(pseudonym) => self.audit.record(permit, key, pseudonym).await,
+        match self.pseudonyms(permit.decision()).await {
+            Ok(pseudonyms) => self.audit.record(permit, key, pseudonyms).await,
             Err(error) => {
                 let decision = Box::new(permit.decision().clone());
-                let reason = "allowed, but the subject's pseudonym could not be made";
-                self.audit.refused(&Refusal { decision, check: Check::Policy, reason }, None).await?;
+                let reason = "allowed, but a pseudonym could not be made";
+                let refusal = Refusal { decision, check: Check::Policy, reason };
+                self.audit.refused(&refusal, Pseudonyms::default()).await?;
                 Err(error)
             }
         }
     }
 
-    /// The pseudonym of a permit's subject, if it has one.
-    async fn pseudonym<A: Action>(&self, permit: &Permit<A>) -> Result<Option<Pseudonym>, Error> {
-        let resource = permit.resource();
-        match (&resource.tenant, &resource.subject) {
-            (Some(tenant), Some(subject)) => self.keys.pseudonym(tenant, subject).await.map(Some),
-            _ => Ok(None),
+    /// What stands for the people that a decision names.
+    async fn pseudonyms(&self, decision: &Decision) -> Result<Pseudonyms, Error> {
+        let mut made = Pseudonyms::default();
+        if let Some(tenant) = &decision.resource.tenant {
+            if let Some(subject) = &decision.resource.subject {
+                made.subject = Some(self.keys.pseudonym(tenant, subject).await?);
+            }
+            if let Some(user) = &decision.end_user {
+                made.end_user = Some(self.keys.end_user_pseudonym(tenant, user).await?);
+            }
         }
+        Ok(made)
     }
 
     /// Ends a recorded call: well, or with an outcome entry that is durable before the error is told.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::end_users::{self, RawEndUsers};
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
 use super::roots::{RawCustody, RawRoot};
@@ -33,6 +34,8 @@ struct Raw {
     #[cfg(feature = "aws")]
     aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
+    #[serde(default)]
+    end_users: RawEndUsers,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -173,6 +176,7 @@ impl Reader<'_> {
                 policies: self.files(&raw.policy.policies, "policy.policies")?,
                 registry: self.file(&raw.policy.registry, "policy.registry")?,
             },
+            end_users: end_users::issuers(self, raw.end_users, environment)?,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,

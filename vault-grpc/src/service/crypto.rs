@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tonic::{Request, Response, Status};
 use vault_core::envelope::{Context, MAX_PLAINTEXT, OVERHEAD};
-use vault_core::principal::Workload;
-use vault_core::vault::{DecryptRequest, EncryptRequest, Opened, Sealed, Target};
+use vault_core::id::{Purpose, TenantId};
+use vault_core::policy::{DataAction, Decrypt, Encrypt, Rewrap};
+use vault_core::principal::{EndUser, Workload};
+use vault_core::vault::{AskedFor, DecryptRequest, EncryptRequest, Opened, Sealed, Target, new_request_id};
 use vault_core::{Error, Vault};
 use vault_proto::v1::crypto_service_server::CryptoService;
 use vault_proto::v1::{self, batch_decrypt_result, batch_encrypt_result};
 
 use super::workload_of;
+use crate::end_users::EndUsers;
 use crate::{convert, status};
 
 /// Items of a batch, at most.
@@ -20,12 +24,95 @@ const MAX_ITEMS: usize = 1000;
 #[derive(Debug, Clone)]
 pub struct Crypto {
     vault: Arc<Vault>,
+    end_users: Arc<EndUsers>,
 }
 
 impl Crypto {
-    /// The data plane of a vault.
-    pub const fn new(vault: Arc<Vault>) -> Self {
-        Self { vault }
+    /// The data plane of a vault, for the end users of these issuers.
+    pub const fn new(vault: Arc<Vault>, end_users: Arc<EndUsers>) -> Self {
+        Self { vault, end_users }
+    }
+
+    /// The end user whom a token proves. A refusal is in the log before it is told.
+    async fn end_user<A: DataAction>(
+        &self,
+        who: &Workload,
+        token: Option<&Bytes>,
+        asked: AskedFor<'_>,
+    ) -> Result<Option<Arc<EndUser>>, Error> {
+        let Some(token) = token else { return Ok(None) };
+        match self.end_users.verify(token, who).await {
+            Ok(user) => Ok(Some(user)),
+            Err(rule) => Err(self.vault.refuse_token::<A>(who, asked, rule).await),
+        }
+    }
+
+    /// What a call of one value is about, and for whom.
+    async fn target<A: DataAction>(
+        &self,
+        who: &Workload,
+        token: Option<&Bytes>,
+        target: Target,
+    ) -> Result<Target, Error> {
+        let end_user = self.end_user::<A>(who, token, asked_for(&target)).await?;
+        Ok(Target { end_user, ..target })
+    }
+
+    /// Puts the end user of a batch into all of its items that can be read.
+    async fn for_all<A: DataAction>(
+        &self,
+        who: &Workload,
+        token: Option<&Bytes>,
+        (tenant, purpose): (&str, &str),
+        parsed: &mut Parsed,
+    ) -> Result<(), Error> {
+        if token.is_none() {
+            return Ok(());
+        }
+        let (tenant, purpose) = (TenantId::parse(tenant)?, Purpose::parse(purpose)?);
+        let request = new_request_id()?;
+        let asked = AskedFor { tenant: &tenant, dataset: None, subject: None, purpose: &purpose, request };
+        let end_user = self.end_user::<A>(who, token, asked).await?;
+        for (target, _) in parsed.iter_mut().flatten() {
+            target.end_user.clone_from(&end_user);
+        }
+        Ok(())
+    }
+
+    async fn encrypt_one(&self, who: &Workload, request: &v1::EncryptRequest) -> Result<Sealed, Error> {
+        let target = convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+        let context = convert::context(&request.context)?;
+        let target = self.target::<Encrypt>(who, request.end_user_token.as_ref(), target).await?;
+        let request = EncryptRequest { target: &target, context: &context, plaintext: &request.plaintext };
+        self.vault.encrypt(who, request).await
+    }
+
+    async fn decrypt_one(&self, who: &Workload, request: &v1::DecryptRequest) -> Result<Opened, Error> {
+        let target = convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+        let context = convert::context(&request.context)?;
+        envelope_len(&request.envelope)?;
+        let target = self.target::<Decrypt>(who, request.end_user_token.as_ref(), target).await?;
+        let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
+        self.vault.decrypt(who, request).await
+    }
+
+    async fn rewrap_one(&self, who: &Workload, request: &v1::RewrapRequest) -> Result<Sealed, Error> {
+        let target = convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
+        let context = convert::context(&request.context)?;
+        envelope_len(&request.envelope)?;
+        let target = self.target::<Rewrap>(who, request.end_user_token.as_ref(), target).await?;
+        let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
+        self.vault.rewrap(who, request).await
+    }
+}
+
+const fn asked_for(target: &Target) -> AskedFor<'_> {
+    AskedFor {
+        tenant: &target.tenant,
+        dataset: Some(&target.dataset),
+        subject: target.subject.as_ref(),
+        purpose: &target.purpose,
+        request: target.request,
     }
 }
 
@@ -67,46 +154,23 @@ async fn in_place<T>(parsed: &Parsed, work: impl AsyncFnOnce() -> Vec<Result<T, 
     results
 }
 
-async fn encrypt(vault: &Vault, who: &Workload, request: &v1::EncryptRequest) -> Result<Sealed, Error> {
-    let target = convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
-    let context = convert::context(&request.context)?;
-    vault.encrypt(who, EncryptRequest { target: &target, context: &context, plaintext: &request.plaintext }).await
-}
-
 #[tonic::async_trait]
 impl CryptoService for Crypto {
     async fn encrypt(&self, request: Request<v1::EncryptRequest>) -> Result<Response<v1::EncryptResponse>, Status> {
         let who = workload_of(&request)?;
-        let done = encrypt(&self.vault, &who, request.get_ref()).await;
+        let done = self.encrypt_one(&who, request.get_ref()).await;
         done.map(|done| Response::new(sealed(done))).map_err(|error| status::status(&error))
     }
 
     async fn decrypt(&self, request: Request<v1::DecryptRequest>) -> Result<Response<v1::DecryptResponse>, Status> {
         let who = workload_of(&request)?;
-        let request = request.get_ref();
-        let done = async {
-            let target =
-                convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
-            let context = convert::context(&request.context)?;
-            envelope_len(&request.envelope)?;
-            let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
-            self.vault.decrypt(&who, request).await
-        };
-        done.await.map(|done| Response::new(opened(done))).map_err(|error| status::status(&error))
+        let done = self.decrypt_one(&who, request.get_ref()).await;
+        done.map(|done| Response::new(opened(done))).map_err(|error| status::status(&error))
     }
 
     async fn rewrap(&self, request: Request<v1::RewrapRequest>) -> Result<Response<v1::RewrapResponse>, Status> {
         let who = workload_of(&request)?;
-        let request = request.get_ref();
-        let done = async {
-            let target =
-                convert::target(&request.tenant, &request.dataset, request.subject.as_deref(), &request.purpose)?;
-            let context = convert::context(&request.context)?;
-            envelope_len(&request.envelope)?;
-            let request = DecryptRequest { target: &target, context: &context, envelope: &request.envelope };
-            self.vault.rewrap(&who, request).await
-        };
-        let done = done.await.map_err(|error| status::status(&error))?;
+        let done = self.rewrap_one(&who, request.get_ref()).await.map_err(|error| status::status(&error))?;
         Ok(Response::new(v1::RewrapResponse { envelope: done.envelope.into(), key_version: done.key_version.0 }))
     }
 
@@ -121,7 +185,10 @@ impl CryptoService for Crypto {
             let target = convert::target(&request.tenant, &item.dataset, item.subject.as_deref(), &request.purpose)?;
             Ok((target, convert::context(&item.context)?))
         };
-        let parsed: Parsed = request.items.iter().map(parse).collect();
+        let mut parsed: Parsed = request.items.iter().map(parse).collect();
+        let (token, about) = (request.end_user_token.as_ref(), (request.tenant.as_str(), request.purpose.as_str()));
+        let ready = self.for_all::<Encrypt>(&who, token, about, &mut parsed).await;
+        ready.map_err(|error| status::status(&error))?;
         let calls = parsed.iter().zip(&request.items).filter_map(|(parsed, item)| {
             let (target, context) = parsed.as_ref().ok()?;
             Some(EncryptRequest { target, context, plaintext: &item.plaintext })
@@ -148,7 +215,10 @@ impl CryptoService for Crypto {
             envelope_len(&item.envelope)?;
             Ok((target, convert::context(&item.context)?))
         };
-        let parsed: Parsed = request.items.iter().map(parse).collect();
+        let mut parsed: Parsed = request.items.iter().map(parse).collect();
+        let (token, about) = (request.end_user_token.as_ref(), (request.tenant.as_str(), request.purpose.as_str()));
+        let ready = self.for_all::<Decrypt>(&who, token, about, &mut parsed).await;
+        ready.map_err(|error| status::status(&error))?;
         let calls = parsed.iter().zip(&request.items).filter_map(|(parsed, item)| {
             let (target, context) = parsed.as_ref().ok()?;
             Some(DecryptRequest { target, context, envelope: &item.envelope })

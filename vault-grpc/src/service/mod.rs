@@ -18,12 +18,13 @@ use vault_proto::v1::dataset_service_server::DatasetServiceServer;
 use vault_proto::v1::tenant_service_server::TenantServiceServer;
 
 use crate::config::Limits;
+use crate::end_users::EndUsers;
 use crate::plane::{Caller, Principal};
 use crate::status;
 
 /// What the data plane answers.
-pub(crate) fn data_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
-    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault)))
+pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits: &Limits) -> Routes {
+    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::clone(end_users)))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
     Routes::new(crypto)

@@ -45,7 +45,7 @@ impl Keyring {
     /// [`Error::Unavailable`], [`Error::RootKey`].
     pub(super) async fn row_key(&self, tenant: &TenantId) -> Result<RowKey, Error> {
         let side_key = self.pseudonym_key(tenant).await?;
-        Ok(RowKey(KcKey::new(&expand_sha256(side_key.key(), &[LABEL])?)?))
+        Ok(RowKey(KcKey::new(&expand_sha256(&side_key.0, &[LABEL])?)?))
     }
 }
 

@@ -1,0 +1,126 @@
+//! What a proven token says: the claims of RFC 7519 and RFC 9068, and the certificate that it is bound to.
+
+use std::collections::BTreeSet;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::TokenError;
+use super::issuers::{Binding, IssuerSettings, MAX_NAME};
+use super::json::{Json, Map};
+use crate::id::{Subject, TenantId};
+use crate::principal::{EndUser, Workload};
+use crate::time::Timestamp;
+
+/// The last second of the year 9999: later ones are a mistake, and would not fit in milliseconds for ever.
+const LAST_SECOND: u64 = 253_402_300_799;
+/// Longest `jti` in bytes.
+const MAX_TOKEN_ID: usize = 256;
+
+/// Judges the claims of a token whose signature is proven.
+pub(super) fn judge(
+    settings: &IssuerSettings,
+    claims: &Map,
+    who: &Workload,
+    now: Timestamp,
+) -> Result<EndUser, TokenError> {
+    let seconds = |name: &str| match claims.get(name) {
+        Some(Json::Whole(seconds)) if *seconds <= LAST_SECOND => Some(Timestamp(seconds * 1_000)),
+        _ => None,
+    };
+    let expiry = seconds("exp").ok_or(TokenError::Expiry)?;
+    let issued = seconds("iat").ok_or(TokenError::IssuedAt)?;
+    let begins = if claims.has("nbf") { seconds("nbf").ok_or(TokenError::IssuedAt)? } else { issued };
+    // The issuer's clock may be ahead or behind by the skew: the token holds from so much earlier to so much later.
+    let skew = settings.skew_millis;
+    let not_before = Timestamp(issued.max(begins).0.saturating_sub(skew));
+    let not_after = expiry.plus_millis(skew);
+    if now >= not_after {
+        return Err(TokenError::Expired);
+    }
+    if now < not_before {
+        return Err(TokenError::NotYetValid);
+    }
+    if expiry.0.saturating_sub(issued.0) > settings.max_lifetime_millis {
+        return Err(TokenError::LivesTooLong);
+    }
+    audience(settings, claims)?;
+    let subject = claims.text("sub").and_then(|sub| Subject::parse(sub).ok()).ok_or(TokenError::Subject)?;
+    let id = claims.text("jti").filter(|id| (1..=MAX_TOKEN_ID).contains(&id.len()));
+    id.ok_or(TokenError::TokenId)?;
+    let tenant = claims.text(&settings.tenant_claim).and_then(|tenant| TenantId::parse(tenant).ok());
+    let tenant = tenant.ok_or(TokenError::Tenant)?;
+    if !settings.tenants.has(&tenant) {
+        return Err(TokenError::ForeignTenant);
+    }
+    let roles = names(claims, &settings.roles_claim).ok_or(TokenError::Roles)?;
+    let amr = names(claims, "amr").ok_or(TokenError::Authentication)?;
+    let acr = match claims.get("acr") {
+        None => None,
+        Some(Json::Text(acr)) if is_name(acr) => Some(acr.clone()),
+        Some(_) => return Err(TokenError::Authentication),
+    };
+    let auth_time = if claims.has("auth_time") {
+        let at = seconds("auth_time").filter(|at| at.0 <= now.plus_millis(skew).0);
+        Some(at.ok_or(TokenError::AuthTime)?)
+    } else {
+        None
+    };
+    confirm(settings.binding, claims, who)?;
+    let mfa = settings.mfa_amr.iter().any(|strong| amr.contains(strong))
+        || acr.as_ref().is_some_and(|acr| settings.mfa_acr.contains(acr));
+    let fresh_until = auth_time.filter(|_| mfa).map(|at| at.plus_millis(settings.mfa_fresh_millis));
+    let issuer = settings.issuer.clone();
+    Ok(EndUser { issuer, subject, tenant, roles, amr, acr, mfa, auth_time, fresh_until, not_before, not_after })
+}
+
+/// RFC 7519 section 4.1.3: one text or a list of them.
+fn audience(settings: &IssuerSettings, claims: &Map) -> Result<(), TokenError> {
+    let known = |text: &str| settings.audiences.iter().any(|audience| audience == text);
+    let good = match claims.get("aud") {
+        Some(Json::Text(audience)) => known(audience),
+        Some(Json::List(audiences)) => {
+            audiences.iter().all(|item| matches!(item, Json::Text(_)))
+                && audiences.iter().any(|item| matches!(item, Json::Text(audience) if known(audience)))
+        }
+        _ => false,
+    };
+    if good { Ok(()) } else { Err(TokenError::Audience) }
+}
+
+/// What policies compare: bytes that people can tell apart. Spaces inside are allowed, as in "Senior Clerk".
+fn is_name(text: &str) -> bool {
+    (1..=MAX_NAME).contains(&text.len())
+        && text.bytes().all(|byte| (0x20..=0x7e).contains(&byte))
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+}
+
+/// A list of names; absent is empty.
+fn names(claims: &Map, claim: &str) -> Option<BTreeSet<String>> {
+    match claims.get(claim) {
+        None => Some(BTreeSet::new()),
+        Some(Json::List(list)) => list
+            .iter()
+            .map(|item| match item {
+                Json::Text(name) if is_name(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect(),
+        Some(_) => None,
+    }
+}
+
+/// RFC 8705 section 3.1. A proof that is demanded beside the certificate, such as a key for DPoP, cannot be given here.
+fn confirm(binding: Binding, claims: &Map, who: &Workload) -> Result<(), TokenError> {
+    let Some(confirmation) = claims.get("cnf") else {
+        return match binding {
+            Binding::Required => Err(TokenError::Unbound),
+            Binding::IfPresent => Ok(()),
+        };
+    };
+    let Json::Map(confirmation) = confirmation else { return Err(TokenError::Confirmation) };
+    let print = confirmation.text("x5t#S256").filter(|_| confirmation.len() == 1).ok_or(TokenError::Confirmation)?;
+    let print = URL_SAFE_NO_PAD.decode(print).map_err(|_| TokenError::Confirmation)?;
+    if print == who.fingerprint() { Ok(()) } else { Err(TokenError::OtherCertificate) }
+}
