@@ -3,6 +3,7 @@
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
+use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
     CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
@@ -14,8 +15,8 @@ use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
-/// Calls `vault.v1.TenantService`, `vault.v1.DatasetService` and `vault.v1.ApprovalService` with an operator's certificate. Clones share one
-/// connection. Every change takes a `reason`, which is kept in the audit log.
+/// Calls `vault.v1.TenantService`, `vault.v1.DatasetService`, `vault.v1.ApprovalService` and `vault.v1.GrantService` with
+/// an operator's certificate. Clones share one connection. Every change takes a `reason`, which is kept in the audit log.
 ///
 /// # Errors
 /// Every call fails with a [`ClientError`]: `Local` if the request is over a limit, `Transport` if the gateway was not
@@ -25,6 +26,7 @@ pub struct OperatorClient {
     tenants: TenantServiceClient<Channel>,
     datasets: DatasetServiceClient<Channel>,
     pub(crate) approvals: ApprovalServiceClient<Channel>,
+    pub(crate) grants: GrantServiceClient<Channel>,
     pub(crate) limits: Limits,
 }
 
@@ -41,7 +43,8 @@ impl OperatorClient {
     pub fn from_channel(channel: Channel) -> Self {
         let tenants = TenantServiceClient::new(channel.clone());
         let datasets = DatasetServiceClient::new(channel.clone());
-        Self { tenants, datasets, approvals: ApprovalServiceClient::new(channel), limits: Limits::default() }
+        let approvals = ApprovalServiceClient::new(channel.clone());
+        Self { tenants, datasets, approvals, grants: GrantServiceClient::new(channel), limits: Limits::default() }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -193,13 +196,22 @@ impl OperatorClient {
         residency: &str,
         reason: &str,
     ) -> Result<Dataset, ClientError> {
-        let message = CreateDatasetRequest {
+        self.create_dataset_as(CreateDatasetRequest {
             tenant: tenant.into(),
             dataset: dataset.into(),
             classification: classification.into(),
             residency: residency.into(),
             reason: reason.into(),
-        };
+            consent_required: false,
+        })
+        .await
+    }
+
+    /// The same with all that can be declared of a dataset, among others that it demands the tenant's consent.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn create_dataset_as(&self, message: CreateDatasetRequest) -> Result<Dataset, ClientError> {
         let request = self.limits.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().create_dataset(request)).await?.dataset)
     }

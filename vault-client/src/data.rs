@@ -118,8 +118,7 @@ impl VaultClient {
         };
         let items = items.into_iter().map(one).collect();
         let end_user_token = end_user.map(EndUserToken::bytes);
-        let message =
-            BatchEncryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
+        let message = BatchEncryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
         let request = self.limits.request(message, self.limits.batch)?;
         let answer = self.limits.answer(self.client(self.limits.batch).batch_encrypt(request)).await?;
         same_length(sent, answer.results.len())?;
@@ -164,8 +163,7 @@ impl VaultClient {
         };
         let items = items.into_iter().map(one).collect();
         let end_user_token = end_user.map(EndUserToken::bytes);
-        let message =
-            BatchDecryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
+        let message = BatchDecryptRequest { tenant: tenant.into(), purpose: purpose.into(), items, end_user_token };
         let request = self.limits.request(message, self.limits.batch)?;
         let answer = self.limits.answer(self.client(self.limits.batch).batch_decrypt(request)).await?;
         same_length(sent, answer.results.len())?;

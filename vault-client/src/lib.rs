@@ -22,13 +22,16 @@
 
 mod approvals;
 mod call;
+mod consents;
 mod control;
 mod data;
 mod endpoint;
 mod error;
+mod grants;
 mod value;
 
 pub use call::{Limits, MAX_BATCH, MAX_UNARY};
+pub use consents::ConsentClient;
 pub use control::OperatorClient;
 pub use data::VaultClient;
 pub use endpoint::Endpoint;

@@ -5,9 +5,10 @@ mod load;
 mod verifier;
 
 /// Files with certificates and keys, for other parts that speak TLS.
-#[cfg(feature = "postgres")]
 pub(crate) mod files {
-    pub(crate) use super::load::{MAX_PEM, private_key, read};
+    #[cfg(feature = "postgres")]
+    pub(crate) use super::load::private_key;
+    pub(crate) use super::load::{MAX_PEM, read};
 }
 
 use std::fmt;

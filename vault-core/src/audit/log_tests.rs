@@ -53,14 +53,16 @@ fn a_new_log_records_and_is_found_again() {
     assert_eq!(recovery, Recovery { created: true, entries: 0, signed: 0, cut: None, anchor: None });
     let key = KeyRef::new(KeyId([3; 16]), KeyVersion(2)).under(KeyVersion(1));
     let recorded =
-        block_on(log.record::<Decrypt>(permit(decision("acme", 1)), Some(key), Some(Pseudonym([9; 16])).into())).unwrap();
+        block_on(log.record::<Decrypt>(permit(decision("acme", 1)), Some(key), Some(Pseudonym([9; 16])).into()))
+            .unwrap();
     assert_eq!(recorded.receipt().index, 1);
     assert_eq!(recorded.permit().resource().tenant.as_ref().unwrap().as_str(), "acme");
     let outcome = block_on(log.outcome(&recorded, Outcome::failed("tag"))).unwrap();
     assert_eq!(outcome.index, 2);
     drop(recorded);
     block_on(log.refused(&refusal("acme", 2), Pseudonyms::default())).unwrap();
-    let control = block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, Pseudonyms::default())).unwrap();
+    let control =
+        block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, Pseudonyms::default())).unwrap();
     block_on(log.control(&control, "created", Some(key))).unwrap();
     block_on(log.system(SystemEvent::PolicyEpoch(8))).unwrap();
     log.close().unwrap();
@@ -244,7 +246,8 @@ fn a_batch_is_recorded_at_once() {
     let (log, _) = place.open();
     until(|| place.file("checkpoint").exists() && !place.file("checkpoint.new").exists());
     let before = place.fs.0.syncs.load(Ordering::SeqCst);
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
+    let intent =
+        |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..100).map(intent).collect())).unwrap();
     assert_eq!(place.fs.0.syncs.load(Ordering::SeqCst) - before, 1);
     for (n, recorded) in all.into_iter().enumerate() {
@@ -263,7 +266,11 @@ fn a_failed_sync_fails_the_log_for_good() {
     place.fs.0.fail_sync.store(false, Ordering::SeqCst);
     for _ in 0..3 {
         assert!(is_unavailable(block_on(log.refused(&refusal("acme", 2), Pseudonyms::default()))));
-        assert!(is_unavailable(block_on(log.record::<Decrypt>(permit(decision("acme", 2)), None, Pseudonyms::default()))));
+        assert!(is_unavailable(block_on(log.record::<Decrypt>(
+            permit(decision("acme", 2)),
+            None,
+            Pseudonyms::default()
+        ))));
     }
     assert!(matches!(log.health(), Health::Failed(_)));
     assert!(is_unavailable(log.close()));
@@ -382,10 +389,13 @@ fn a_dropped_record_says_cancelled() {
 fn a_subject_needs_a_pseudonym_and_is_never_written() {
     let place = Place::new();
     let (log, _) = place.open();
-    let refused = block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, Pseudonyms::default()));
+    let refused =
+        block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, Pseudonyms::default()));
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "pseudonym"));
     let pseudonym = Some(Pseudonym([5; 16]));
-    block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, pseudonym.into())).unwrap().complete();
+    block_on(log.record::<Decrypt>(permit(with_subject(decision("acme", 1))), None, pseudonym.into()))
+        .unwrap()
+        .complete();
     log.close().unwrap();
     for (path, bytes) in place.snapshot() {
         assert!(!bytes.windows(3).any(|w| w == b"ann"), "{}", path.display());
@@ -396,7 +406,8 @@ fn a_subject_needs_a_pseudonym_and_is_never_written() {
 fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
     let place = Place::new();
     let (log, _) = place.try_open(Duration::ZERO).unwrap();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
+    let intent =
+        |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let mut receipts = Vec::new();
     for _ in 0..3 {
         let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..=255).map(intent).collect())).unwrap();
@@ -427,7 +438,8 @@ fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
 fn tiles_are_rebuilt_from_the_durable_file() {
     let place = Place::new();
     let (log, _) = place.open();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
+    let intent =
+        |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..=255).map(intent).collect())).unwrap();
     for recorded in all {
         recorded.complete();

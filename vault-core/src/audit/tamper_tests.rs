@@ -17,7 +17,8 @@ use crate::policy::{Decrypt, Permit};
 fn log() -> Place {
     let place = Place::new();
     let (log, _) = place.open();
-    let intent = |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
+    let intent =
+        |n| Intent { permit: permit(decision("acme", n)), key: None, pseudonyms: Pseudonyms::default(), items: 1 };
     let all: Vec<Recorded<Permit<Decrypt>>> = block_on(log.record_all((0..10).map(intent).collect())).unwrap();
     for recorded in all {
         recorded.complete();

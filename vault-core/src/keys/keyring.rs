@@ -11,9 +11,7 @@ use super::access::KnownAccess;
 use super::cache::{Cache, CacheKey, CacheSettings, CacheStats, Wipe, evicted};
 use super::due::Uses;
 use super::lifecycle::DESTROYED;
-use super::rows::{
-    self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState,
-};
+use super::rows::{self, ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState};
 use super::wrapping::WrappingKey;
 use crate::audit::{Anchor, KeyRef, Recorded};
 use crate::crypto::random_bytes;
@@ -206,7 +204,11 @@ impl Keyring {
     }
 
     /// A row for a data call, perhaps from memory: see [`Store::get_cached`].
-    pub(super) async fn known_row<T: serde::de::DeserializeOwned>(&self, table: Table, key: &[u8]) -> Result<Option<T>, Error> {
+    pub(super) async fn known_row<T: serde::de::DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &[u8],
+    ) -> Result<Option<T>, Error> {
         let row = self.parts.store.get_cached(table, key).await?;
         row.map(|row| rows::decode(table, &row)).transpose()
     }

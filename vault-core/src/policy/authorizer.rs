@@ -435,11 +435,7 @@ struct Pending {
 }
 
 impl Pending {
-    fn new<A: Action>(
-        principal: &str,
-        resource: Resource,
-        (request, at, epoch): (RequestId, Timestamp, u64),
-    ) -> Self {
+    fn new<A: Action>(principal: &str, resource: Resource, (request, at, epoch): (RequestId, Timestamp, u64)) -> Self {
         let decision = Decision {
             principal: principal.to_owned(),
             action: A::NAME,

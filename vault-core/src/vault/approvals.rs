@@ -34,7 +34,11 @@ impl Vault {
         self.ask_for::<ShredTenant>(call, &Ordered::ShredTenant(tenant.clone())).await
     }
 
-    pub(super) async fn ask_for<A: ControlAction>(&self, call: &ControlCall<'_>, ordered: &Ordered) -> Result<Approval, Error> {
+    pub(super) async fn ask_for<A: ControlAction>(
+        &self,
+        call: &ControlCall<'_>,
+        ordered: &Ordered,
+    ) -> Result<Approval, Error> {
         let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
         let ask = Ask { tenant: Some(ordered.tenant()), subject: ordered.subject(), ..Ask::default() };
         self.operate_about::<A, _>(call, ask, async |recorded| {

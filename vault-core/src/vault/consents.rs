@@ -7,8 +7,8 @@ use crate::audit::Recorded;
 use crate::error::{Check, Error};
 use crate::id::{ConsentId, Fingerprint, RequestId, TenantId};
 use crate::keys::{Consent, NewConsent};
-use crate::policy::{ConsentAction, ConsentRequest, GrantConsent, ListConsents, Permit, WithdrawConsent};
-use crate::principal::{EndUser, Workload};
+use crate::policy::{ConsentAction, ConsentRequest, GrantConsent, ListConsents, Permit, Resource, WithdrawConsent};
+use crate::principal::{EndUser, TokenError, Workload};
 
 /// For whom a call about consents is made, and through whom.
 #[derive(Debug, Clone)]
@@ -58,6 +58,21 @@ impl Vault {
             Err(Error::NotFound("tenant")) => self.settle(recorded, Err(Error::Denied(Check::Policy))).await,
             Err(error) => self.settle(recorded, Err(error)).await,
         }
+    }
+
+    /// Refuses a call whose end user's token proves nobody, as [`Self::refuse_token`] does for data calls.
+    pub async fn refuse_consent_token<A: ConsentAction>(
+        &self,
+        who: &Workload,
+        (tenant, request): (&TenantId, RequestId),
+        rule: TokenError,
+    ) -> Error {
+        if rule.is_malformed() {
+            return rule.into();
+        }
+        let about = (Resource::default(), request);
+        let refusal = self.authorizer.refuse_token::<A>(who, tenant, about, rule, self.clock.now());
+        self.refuse(&refusal).await
     }
 
     /// Consents for the tenant. It is in force, on every gateway that does not go by an older state of the store, when

@@ -125,8 +125,7 @@ impl Vault {
         let AskedFor { tenant, dataset, subject, purpose, request } = asked;
         let (dataset, subject, purpose) = (dataset.cloned(), subject.cloned(), Some(purpose.clone()));
         let resource = Resource { tenant: None, dataset, subject, purpose };
-        let refusal =
-            self.authorizer.refuse_token::<A>(who, tenant, (resource, request), rule, self.clock.now());
+        let refusal = self.authorizer.refuse_token::<A>(who, tenant, (resource, request), rule, self.clock.now());
         self.refuse(&refusal).await
     }
 

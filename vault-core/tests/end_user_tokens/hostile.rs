@@ -23,7 +23,11 @@ fn hostile_headers_are_refused() {
     assert_eq!(under(&honest()), None);
     let with = |name: &str, value: Value| {
         let mut header = honest();
-        if value.is_null() { header.as_object_mut().unwrap().remove(name); } else { header[name] = value; }
+        if value.is_null() {
+            header.as_object_mut().unwrap().remove(name);
+        } else {
+            header[name] = value;
+        }
         header
     };
     let jwk = es256().jwk("ES256");
@@ -126,7 +130,8 @@ fn texts_that_are_no_token_are_refused() {
     let last = honest.chars().last().unwrap();
     let next = char::from(u8::try_from(last).unwrap() + 1);
     assert!(text(&format!("{}{next}", &honest[..honest.len() - 1])).is_some());
-    let binary = vault_core::principal::EndUser::verify(b"\xff.\xff.\xff", &issuers(settings()), super::shop(), super::NOW);
+    let binary =
+        vault_core::principal::EndUser::verify(b"\xff.\xff.\xff", &issuers(settings()), super::shop(), super::NOW);
     assert_eq!(rule(binary), Some(TokenError::Malformed));
 }
 

@@ -21,7 +21,8 @@ use pki::{Ca, NOW_MILLIS};
 use serde_json::{Value, json};
 use vault_core::id::TenantId;
 use vault_core::principal::{
-    Algorithm, Binding, EndUser, IssuerSettings, IssuerTenants, Issuers, KeySet, TokenError, TrustDomain, Workload, WorkloadBundle,
+    Algorithm, Binding, EndUser, IssuerSettings, IssuerTenants, Issuers, KeySet, TokenError, TrustDomain, Workload,
+    WorkloadBundle,
 };
 use vault_core::time::Timestamp;
 
@@ -118,7 +119,8 @@ pub(crate) fn es256() -> &'static Signer {
 pub(crate) static WORKLOADS: LazyLock<[Workload; 2]> = LazyLock::new(|| {
     let ca = Ca::root("prod.example");
     let bundle =
-        WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), std::slice::from_ref(&ca.certificate)).unwrap();
+        WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), std::slice::from_ref(&ca.certificate))
+            .unwrap();
     ["spiffe://prod.example/shop", "spiffe://prod.example/other"]
         .map(|id| Workload::verify(&ca.leaf(id).chain, &bundle, NOW).unwrap())
 });
@@ -157,7 +159,11 @@ pub(crate) fn claims() -> Value {
 pub(crate) fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     let members = claims.as_object_mut().unwrap();
-    if value.is_null() { members.remove(name) } else { members.insert(name.to_owned(), value) };
+    if value.is_null() {
+        members.remove(name)
+    } else {
+        members.insert(name.to_owned(), value)
+    };
     claims
 }
 
@@ -357,7 +363,8 @@ fn a_remembered_token_ends_with_its_keys_its_time_and_its_workload() {
     let (key, other) = (Signer::p256(), Signer::p256());
     issuers.put_keys(0, key_set(&[key.jwk("k")]), Some(Timestamp(NOW.0 + 5000))).unwrap();
     let token = key.token(Algorithm::Es256, "k", &claims());
-    let recall = |who: usize, at: Timestamp| issuers.end_user(token.as_bytes(), &WORKLOADS[who], at).map(|user| user.mfa());
+    let recall =
+        |who: usize, at: Timestamp| issuers.end_user(token.as_bytes(), &WORKLOADS[who], at).map(|user| user.mfa());
     assert_eq!(recall(0, NOW), Ok(true));
     assert_eq!(recall(0, NOW), Ok(true));
     assert_eq!(recall(1, NOW), Err(TokenError::OtherCertificate));

@@ -3,7 +3,7 @@
 use vault_core::keys::{Approval, ApprovalState};
 use vault_proto::v1;
 
-use super::timestamp;
+use super::{consent, timestamp};
 
 /// An approval as an answer.
 pub fn show(approval: &Approval) -> v1::Approval {
@@ -28,5 +28,6 @@ pub fn show(approval: &Approval) -> v1::Approval {
         decider: approval.decided_by.clone().unwrap_or_default(),
         decide_time: approval.decided.map(timestamp),
         receipt: approval.receipt.clone().unwrap_or_default(),
+        grant: approval.ordered.grant().map(consent::grant_order),
     }
 }

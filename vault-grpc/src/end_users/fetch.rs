@@ -18,8 +18,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use vault_core::principal::{KeySet, MAX_KEY_SET, certificates_from_pem};
 
-use crate::config::{ConfigError, KeysUrl};
-use crate::tls::{MAX_PEM, read};
+use crate::config::{ConfigError, KeysUrl, NamedFile};
+use crate::tls::files::{MAX_PEM, read};
 
 /// Where and how.
 pub(super) struct Fetch {
@@ -105,7 +105,7 @@ impl Fetch {
 }
 
 /// The keys in a file.
-pub(super) fn from_file(file: &crate::config::NamedFile) -> Result<KeySet, ConfigError> {
+pub(super) fn from_file(file: &NamedFile) -> Result<KeySet, ConfigError> {
     let bytes = read(file, MAX_KEY_SET as u64, false)?;
     KeySet::parse(&bytes).map_err(|error| file.error(error))
 }

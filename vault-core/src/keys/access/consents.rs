@@ -75,7 +75,9 @@ impl NewConsent {
             return Err(Error::invalid("from", "must not be more than ten years ahead"));
         }
         match self.until {
-            Some(until) if until <= from.max(now) => Err(Error::invalid("until", "must be later than now and than from")),
+            Some(until) if until <= from.max(now) => {
+                Err(Error::invalid("until", "must be later than now and than from"))
+            }
             Some(until) if until > from.plus_millis(LONGEST) => {
                 Err(Error::invalid("until", "must not be more than ten years after from"))
             }
@@ -394,7 +396,10 @@ mod tests {
         twice.purposes[2] = twice.purposes[0].clone();
         assert_eq!(field(&twice), "purposes[2]");
         let d = DatasetId::parse("d").unwrap();
-        assert_eq!(field(&NewConsent { scope: ConsentScope::Datasets(vec![d.clone(), d]), ..new(1, 1) }), "datasets[1]");
+        assert_eq!(
+            field(&NewConsent { scope: ConsentScope::Datasets(vec![d.clone(), d]), ..new(1, 1) }),
+            "datasets[1]"
+        );
         let all = NewConsent { scope: ConsentScope::All, ..new(0, 1) };
         assert_eq!(field(&all), "");
         let at = |from: Option<u64>, until: Option<u64>| {
@@ -414,7 +419,8 @@ mod tests {
 
     #[test]
     fn the_fingerprint_is_that_of_its_documentation() {
-        let by = GivenRow { at: 7, end_user: "00".repeat(16), issuer: "https://i".into(), workload: "spiffe://w/a".into() };
+        let by =
+            GivenRow { at: 7, end_user: "00".repeat(16), issuer: "https://i".into(), workload: "spiffe://w/a".into() };
         let row = ConsentRow {
             datasets: Some(vec!["customers".into()]),
             purposes: vec!["billing".into()],

@@ -43,7 +43,8 @@ impl GrantOrder {
     /// # Errors
     /// [`Error::Invalid`] naming `workload`, `roles` or one of them, or `until`.
     pub fn check(&self, now: Timestamp) -> Result<(), Error> {
-        let no_workload = || Error::invalid("workload", "must be the SPIFFE ID of a workload, spiffe://<domain>/<path>");
+        let no_workload =
+            || Error::invalid("workload", "must be the SPIFFE ID of a workload, spiffe://<domain>/<path>");
         let id = SpiffeId::parse(&self.workload).map_err(|_| no_workload())?;
         if matches!(id.segments().next(), None | Some("operator")) {
             return Err(no_workload());
@@ -205,8 +206,7 @@ impl Keyring {
         if order.until <= now {
             return Err(Error::FailedPrecondition("the grant would have ended by now; ask again"));
         }
-        let closed: ApprovalRow =
-            rows::decode(Table::Approvals, &Row { version: 0, value: approved.value.clone() })?;
+        let closed: ApprovalRow = rows::decode(Table::Approvals, &Row { version: 0, value: approved.value.clone() })?;
         let row = GrantRow {
             order: GrantOrderRow::from(order),
             reason: closed.reason,
@@ -317,7 +317,8 @@ mod tests {
             Err(other) => panic!("{other}"),
         };
         assert_eq!(field(good.clone()), "");
-        for workload in ["", "support", "spiffe://prod.example", "spiffe://ops.example/operator/alice", "spiffe://A/b"] {
+        for workload in ["", "support", "spiffe://prod.example", "spiffe://ops.example/operator/alice", "spiffe://A/b"]
+        {
             assert_eq!(field(GrantOrder { workload: workload.into(), ..good.clone() }), "workload", "{workload}");
         }
         let roles = |roles: &[&str]| GrantOrder { roles: roles.iter().map(|r| (*r).into()).collect(), ..good.clone() };

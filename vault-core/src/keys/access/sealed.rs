@@ -69,7 +69,8 @@ impl RowKey {
         value: &T,
         ended: bool,
     ) -> Result<Write, Error> {
-        let plain = serde_json::to_vec(value).map_err(|_| Error::corrupt("store", "a row cannot be written as JSON"))?;
+        let plain =
+            serde_json::to_vec(value).map_err(|_| Error::corrupt("store", "a row cannot be written as JSON"))?;
         let sealed = seal_bytes(&self.0, &aad(table, &key, ended), plain)?;
         rows::write(table, key, expect, &SealedRow { sealed, ended })
     }

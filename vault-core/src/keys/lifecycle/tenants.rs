@@ -54,7 +54,8 @@ impl Keyring {
         let (key, key_row) = self.new_tenant_key(tenant, version, self.custody_of_new(recorded)?).await?;
         let wrapping = WrappingKey::derive(&key, tenant, version)?;
         let pseudonyms = wrapping.wrap_side(PSEUDONYMS, &Key32::generate()?)?;
-        let row = TenantRow { state: TenantState::Active, key_version: version.0, created: now, updated: now, access: false };
+        let row =
+            TenantRow { state: TenantState::Active, key_version: version.0, created: now, updated: now, access: false };
         let side_row = SideKeyRow { tenant_key_version: version.0, wrapped: pseudonyms, created: now };
         let writes = vec![
             rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Absent, &row)?,

@@ -110,11 +110,7 @@ impl std::error::Error for TokenError {}
 
 impl From<TokenError> for Error {
     fn from(rule: TokenError) -> Self {
-        if rule.is_malformed() {
-            Self::invalid("end_user_token", rule.message())
-        } else {
-            Self::Denied(Check::EndUser)
-        }
+        if rule.is_malformed() { Self::invalid("end_user_token", rule.message()) } else { Self::Denied(Check::EndUser) }
     }
 }
 
@@ -141,7 +137,10 @@ mod tests {
     #[test]
     fn every_rule_is_documented_with_its_tests() {
         let (_, doc) = include_str!("../../../../docs/end-users.md").split_once("## Rules").unwrap();
-        let tests = [include_str!("../../../tests/end_user_tokens/main.rs"), include_str!("../../../tests/end_user_tokens/hostile.rs")];
+        let tests = [
+            include_str!("../../../tests/end_user_tokens/main.rs"),
+            include_str!("../../../tests/end_user_tokens/hostile.rs"),
+        ];
         for rule in ALL {
             let rows: Vec<_> = doc.lines().filter(|line| line.starts_with(&format!("| `{}` |", rule.name()))).collect();
             let [row] = rows[..] else { panic!("{} has {} rows", rule.name(), rows.len()) };

@@ -309,13 +309,15 @@ mod tests {
         for (field, edit) in cases {
             let mut settings = good();
             edit(&mut settings, &long);
-            let error = Issuers::new(vec![IssuerSettings::new("https://a.example", "v", IssuerTenants::Any), settings]).unwrap_err();
+            let error = Issuers::new(vec![IssuerSettings::new("https://a.example", "v", IssuerTenants::Any), settings])
+                .unwrap_err();
             let named = format!("issuers[1].{field}");
             assert!(matches!(&error, Error::Invalid { field, .. } if *field == named), "{error}, not {named}");
         }
         let twice = Issuers::new(vec![good(), good()]).unwrap_err();
         assert!(matches!(twice, Error::Invalid { field, .. } if field == "issuers[1].issuer"));
-        let many = (0..17).map(|n| IssuerSettings::new(format!("https://{n}.example"), "v", IssuerTenants::Any)).collect();
+        let many =
+            (0..17).map(|n| IssuerSettings::new(format!("https://{n}.example"), "v", IssuerTenants::Any)).collect();
         assert!(matches!(Issuers::new(many), Err(Error::Invalid { field, .. }) if field == "issuers"));
     }
 }

@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn members_are_found_and_numbers_are_whole() {
-        let map = Map::parse(br#" {"a": 1, "b": "x", "c": [1.0, -1, null, true, {"d": 18446744073709551615}]} "#).unwrap();
+        let map =
+            Map::parse(br#" {"a": 1, "b": "x", "c": [1.0, -1, null, true, {"d": 18446744073709551615}]} "#).unwrap();
         assert_eq!((map.get("a"), map.text("b"), map.len()), (Some(&Json::Whole(1)), Some("x"), 3));
         let Some(Json::List(list)) = map.get("c") else { panic!() };
         assert_eq!(list[..4], [Json::Other, Json::Other, Json::Other, Json::Other]);

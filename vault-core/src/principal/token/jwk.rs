@@ -176,7 +176,8 @@ mod tests {
 
     #[test]
     fn a_key_serves_its_own_algorithm_only() {
-        let set = set(&[ec(r#","kid":"a","use":"sig","alg":"ES256","key_ops":["verify"]"#), ec(r#","kid":"b""#)]).unwrap();
+        let set =
+            set(&[ec(r#","kid":"a","use":"sig","alg":"ES256","key_ops":["verify"]"#), ec(r#","kid":"b""#)]).unwrap();
         for kid in ["a", "b"] {
             let key = set.find(kid).unwrap();
             let fits: Vec<_> = Algorithm::ALL.into_iter().filter(|algorithm| key.is_for(*algorithm)).collect();

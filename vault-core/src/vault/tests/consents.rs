@@ -1,6 +1,7 @@
 //! What a consent does, and what it does not.
 
 use super::*;
+use crate::audit::{Body, Entry};
 use crate::backup;
 use crate::keys::{Consent, Seen};
 use crate::kms::{LocalRoot, Roots};
@@ -244,4 +245,54 @@ fn a_restore_carries_them_and_withdrawals_of_newer_backups() {
         consent(&scene.vault, "acme", &["customers"], "billing");
         open(&scene.vault, &target, &envelope).unwrap();
     }
+}
+
+/// The entries of a closed log that has fewer than 256: its one bundle, in the form of C2SP tlog-tiles.
+fn entries(dir: &Path) -> Vec<Entry> {
+    let bundles = std::fs::read_dir(dir.join("audit/tile/entries/000.p")).unwrap();
+    let widest = bundles.map(|file| file.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap()).max();
+    let bytes = std::fs::read(dir.join(format!("audit/tile/entries/000.p/{}", widest.unwrap()))).unwrap();
+    let (mut rest, mut all) = (bytes.as_slice(), Vec::new());
+    while let Some((len, behind)) = rest.split_first_chunk::<2>() {
+        let (entry, behind) = behind.split_at(usize::from(u16::from_be_bytes(*len)));
+        all.push(Entry::decode(entry).unwrap());
+        rest = behind;
+    }
+    all
+}
+
+#[test]
+fn the_log_names_the_consent_of_each_call_and_what_was_consented_to() {
+    let (dir, scene) = Scene::new();
+    let vault = &scene.vault;
+    let target = to("acme", "customers", "billing");
+    let envelope = seal(vault, &target);
+    assert_eq!(open(vault, &target, &envelope), NO_CONSENT);
+    let given = give(vault, "acme", &new_consent(&["customers"], "billing")).unwrap();
+    open(vault, &target, &envelope).unwrap();
+    let withdrawn = withdraw(vault, "acme", given.consent.id).unwrap();
+    let before = withdraw(vault, "acme", given.consent.id).unwrap();
+    scene.vault.close().unwrap();
+    let entries = entries(dir.path());
+    let decided = |action: &str, refused: bool| {
+        let of = entries.iter().filter_map(|entry| match &entry.body {
+            Body::Intent { decided, .. } if !refused => Some(decided),
+            Body::Refused { decided, .. } if refused => Some(decided),
+            _ => None,
+        });
+        of.filter(|decided| decided.action == action).collect::<Vec<_>>()
+    };
+    assert!(decided("Decrypt", true).iter().all(|decided| decided.consent.is_none()));
+    assert_eq!(decided("Decrypt", false)[0].consent, Some(given.consent.id));
+    assert_eq!(decided("GrantConsent", false)[0].end_user.as_ref().unwrap().issuer, "https://id.example");
+    let named = |what: &str, receipt: &ConsentReceipt| {
+        let entry = &entries[usize::try_from(receipt.audit_entry).unwrap()];
+        let wanted = format!("{what} {} sha256:{}", given.consent.id, given.consent.sha256);
+        let Body::Control { detail, principal, .. } = &entry.body else { panic!("{entry:?}") };
+        assert_eq!((detail, principal.as_str()), (&wanted, workload("portal").spiffe_id()));
+    };
+    named("granted", &given);
+    named("withdrawn", &withdrawn);
+    named("withdrawn before", &before);
+    assert!(entries.iter().all(|entry| !format!("{entry:?}").contains("ann")));
 }

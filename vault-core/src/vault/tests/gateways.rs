@@ -21,6 +21,11 @@ use crate::keys::{GrantOrder, Seen};
 use crate::store::{PostgresSettings, PostgresStore};
 use crate::time::SystemClock;
 
+// The other tests use the rest of these.
+const _: () = {
+    let _ = Proxy::refuse;
+};
+
 /// Longer than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LEASE: Duration = Duration::from_secs(3);
