@@ -120,7 +120,7 @@ async fn an_end_user_consents_and_takes_it_back() {
     let target = Target::new(TENANT, "customers", "billing");
     let envelope = vault.encrypt(&target, b"a value").await.unwrap().envelope;
     let decrypt = async || vault.decrypt(&target, envelope.clone()).await;
-    denied(&decrypt().await.unwrap_err(), "consent");
+    denied(&decrypt().await.unwrap_err(), "policy");
     let ann = provider.token(TENANT, "mfa");
     let for_billing = consent(&["customers"], "billing");
     // Another purpose and another dataset; no second factor, another tenant's people, a stranger's key, no token.
@@ -134,14 +134,14 @@ async fn an_end_user_consents_and_takes_it_back() {
         let refused = consents.grant(&EndUserToken::new(token), for_billing.clone()).await.unwrap_err();
         assert_eq!(field(&refused), (Code::InvalidArgument, "end_user_token".to_owned()));
     }
-    denied(&decrypt().await.unwrap_err(), "consent");
+    denied(&decrypt().await.unwrap_err(), "policy");
     let given = consents.grant(&ann, for_billing.clone()).await.unwrap();
     let given_consent = given.consent.unwrap();
     assert_eq!(given_consent.granted.as_ref().unwrap().issuer, ISSUER);
     assert_eq!(decrypt().await.unwrap().plaintext.as_bytes(), b"a value");
     // The next call is refused; what was said stays readable.
     let withdrawn = consents.withdraw(&ann, TENANT, &given_consent.consent).await.unwrap();
-    denied(&decrypt().await.unwrap_err(), "consent");
+    denied(&decrypt().await.unwrap_err(), "policy");
     assert!(withdrawn.audit_entry > given.audit_entry);
     let again = consents.withdraw(&ann, TENANT, &given_consent.consent).await.unwrap();
     assert_eq!(again.consent, withdrawn.consent);

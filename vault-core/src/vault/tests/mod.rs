@@ -27,7 +27,8 @@ use crate::principal::{EndUser, Operator, Workload};
 use crate::time::{Clock as _, ManualClock, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
-const NO_CONSENT: Result<(), Error> = Err(Error::Denied(Check::Consent));
+/// With the baseline a policy forbids it before the code would: `Check::Consent` is the answer where no policy does.
+const NO_CONSENT: Result<(), Error> = Err(Error::Denied(Check::Policy));
 
 fn workload(name: &str) -> Workload {
     Workload::for_test(&format!("spiffe://prod.example/ns/shop/sa/{name}"))
