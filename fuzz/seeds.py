@@ -1,7 +1,8 @@
-"""Writes the seed corpora: envelopes and inputs from the committed vectors, and certificates that keep or break one rule
-each. Needs PyPI `cryptography`. Certificates get fresh keys, so their bytes differ from run to run.
+"""Writes the seed corpora: envelopes and inputs from the committed vectors, and certificates and tokens that keep or
+break one rule each. Needs PyPI `cryptography`. Certificates get fresh keys, so their bytes differ from run to run.
 """
 
+import base64
 import datetime
 import json
 import pathlib
@@ -94,5 +95,43 @@ def certificates():
         write("certificate_identity", name, certificate(**case))
 
 
+def tokens():
+    """Headers and claims that an issuer could be made to sign, a line break between them; and whole tokens."""
+    now = 1780272000
+    header = {"alg": "EdDSA", "typ": "at+jwt", "kid": "k"}
+    claims = {
+        "iss": "https://id.example", "aud": "vault", "sub": "ann", "tenant": "acme", "jti": "t", "iat": now,
+        "exp": now + 300, "auth_time": now - 60, "amr": ["pwd", "mfa"], "acr": "high", "roles": ["clerk"],
+    }
+    cases = {
+        "good": ({}, {}),
+        "good-audiences": ({}, {"aud": ["other", "vault"]}),
+        "good-application": ({"typ": "application/at+jwt"}, {"nbf": now}),
+        "bad-none": ({"alg": "none"}, {}),
+        "bad-hs256": ({"alg": "HS256"}, {}),
+        "bad-kid": ({"kid": "../k"}, {}),
+        "bad-crit": ({"crit": ["exp"]}, {}),
+        "bad-jwk": ({"jwk": {"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}}, {}),
+        "bad-type": ({"typ": "JWT"}, {}),
+        "bad-expired": ({}, {"exp": now - 60}),
+        "bad-expiry": ({}, {"exp": str(now + 300)}),
+        "bad-audience": ({}, {"aud": "other"}),
+        "bad-issuer": ({}, {"iss": "https://id.example/"}),
+        "bad-tenant": ({}, {"tenant": "Acme"}),
+        "bad-confirmation": ({}, {"cnf": {"x5t#S256": "A" * 43}}),
+        "bad-roles": ({}, {"roles": ["clerk", 7]}),
+    }
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes([7] * 32))
+    b64 = lambda data: base64.urlsafe_b64encode(data).rstrip(b"=")
+    for name, (head, body) in cases.items():
+        head, body = (json.dumps(part).encode() for part in (header | head, claims | body))
+        write("end_user_token", name, head + b"\n" + body)
+        signed = b64(head) + b"." + b64(body)
+        write("end_user_token", f"token-{name}", signed + b"." + b64(key.sign(signed)))
+    twice = json.dumps(claims)[:-1] + ', "tenant": "globex"}'
+    write("end_user_token", "bad-twice", json.dumps(header).encode() + b"\n" + twice.encode())
+
+
 envelopes()
 certificates()
+tokens()

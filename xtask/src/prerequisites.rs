@@ -1,5 +1,5 @@
 //! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
-//! PostgreSQL, `buf`, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact versions, and all but
+//! PostgreSQL, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact versions, and all but
 //! Debian's packages below the target directory.
 
 use std::fs;
@@ -112,6 +112,30 @@ pub(crate) fn buf() -> Result<PathBuf, String> {
         }
     })?;
     Ok(dir.join("node_modules/.bin/buf"))
+}
+
+/// An identity provider and the Node.js that it asks for, from npm: the directory `node_modules`. The lock file of
+/// `xtask/identity-provider` names every package with its hash.
+pub(crate) fn identity_provider() -> Result<PathBuf, String> {
+    let from = root().join("xtask/identity-provider");
+    let dir = tools().join("identity-provider");
+    fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    let lock = from.join("package-lock.json");
+    let stamp = fs::read_to_string(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
+    once(&dir, &stamp, || {
+        if !works(program("npm").arg("--version")) {
+            debian(&["nodejs", "npm"])?;
+        }
+        for name in ["package.json", "package-lock.json"] {
+            fs::copy(from.join(name), dir.join(name)).map_err(|error| format!("{name}: {error}"))?;
+        }
+        if run(program("npm").args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix"]).arg(&dir)) {
+            Ok(())
+        } else {
+            Err("the identity provider could not be installed; see above".into())
+        }
+    })?;
+    Ok(dir.join("node_modules"))
 }
 
 /// `cargo fuzz`, and the C++ compiler that libFuzzer is built with.

@@ -29,6 +29,11 @@ pub(crate) fn test(long: bool) -> bool {
         Ok(python) => say::line(format_args!("LocalStack: {}", python.display())),
         Err(reason) => say::line(format_args!("LocalStack: MISSING: {reason}")),
     }
+    let provider = prerequisites::identity_provider();
+    match &provider {
+        Ok(modules) => say::line(format_args!("identity provider: {}", modules.display())),
+        Err(reason) => say::line(format_args!("identity provider: MISSING: {reason}")),
+    }
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
     }
@@ -41,9 +46,13 @@ pub(crate) fn test(long: bool) -> bool {
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);
-        for (name, found) in [("BLINDVAULT_PYTHON", &python), ("BLINDVAULT_LOCALSTACK_PYTHON", &localstack)] {
+        for (name, found) in [
+            ("BLINDVAULT_PYTHON", &python),
+            ("BLINDVAULT_LOCALSTACK_PYTHON", &localstack),
+            ("BLINDVAULT_IDENTITY_PROVIDER", &provider),
+        ] {
             match found {
-                Ok(python) => command.env(name, python),
+                Ok(path) => command.env(name, path),
                 Err(_) => command.env_remove(name),
             };
         }

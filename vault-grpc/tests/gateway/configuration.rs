@@ -244,3 +244,61 @@ fn check_names_the_file_that_is_wrong_and_where_it_is_named() {
 fn mode(file: &Path, mode: u32) {
     fs::set_permissions(file, fs::Permissions::from_mode(mode)).unwrap();
 }
+
+/// An issuer whose table is changed in one place; its first line is the configuration's last but as many as it has.
+#[test]
+fn every_error_of_an_issuer_names_the_key_and_what_is_expected() {
+    const ISSUER: &str = r#"[[end_users.issuer]]
+issuer = "https://id.example"
+audiences = ["https://vault.example"]
+tenants = ["acme"]
+jwks_url = "https://id.example/jwks"
+jwks_roots = "id.pem"
+"#;
+    let good = parse(&format!("{GOOD}{ISSUER}")).unwrap();
+    let [issuer] = good.end_users.as_slice() else { panic!() };
+    assert_eq!(issuer.settings.audiences, ["https://vault.example"]);
+    let vault_grpc::config::IssuerKeys::Url(url) = &issuer.keys else { panic!() };
+    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("id.example", 443, "/jwks"));
+    assert!(parse(&format!("{GOOD}{ISSUER}binding = \"if-present\"\nalgorithms = [\"RS256\"]\n")).is_ok());
+    let file = ISSUER.replace("jwks_url = \"https://id.example/jwks\"\njwks_roots = \"id.pem\"", "jwks_file = \"a.json\"");
+    assert!(parse(&format!("{GOOD}{file}")).is_ok());
+    for (from, to, key, expected) in [
+        ("https://id.example\"", "\"", "issuer", "1 to 512 visible"),
+        ("https://id.example\"", "https://id.example \"", "issuer", "1 to 512 visible"),
+        ("[\"https://vault.example\"]", "[]", "audiences", "1 to 16"),
+        ("[\"acme\"]", "[]", "tenants", "must name the tenants"),
+        ("[\"acme\"]", "[\"Acme\"]", "tenants", "must be ids"),
+        ("[\"acme\"]", "[\"*\", \"acme\"]", "tenants", "must be ids"),
+        ("https://id.example/jwks", "http://id.example/jwks", "jwks_url", "must begin with https://"),
+        ("https://id.example/jwks", "https://a@id.example/jwks", "jwks_url", "no user"),
+        ("https://id.example/jwks", "https://id.example/jwks#a", "jwks_url", "no fragment"),
+        ("https://id.example/jwks", "/jwks", "jwks_url", "must name a host"),
+        ("https://id.example/jwks", "file:///etc/passwd", "jwks_url", "must"),
+        ("jwks_roots = \"id.pem\"", "", "jwks_url", "needs jwks_roots"),
+        ("jwks_roots = \"id.pem\"", "jwks_roots = \"\"", "jwks_roots", "must name a file"),
+        ("jwks_roots = \"id.pem\"", "jwks_file = \"a.json\"", "issuer", "either jwks_file or jwks_url"),
+        ("jwks_url = \"https://id.example/jwks\"", "jwks_file = \"a.json\"", "jwks_file", "nothing to fetch"),
+        ("jwks_url = \"https://id.example/jwks\"", "", "issuer", "either jwks_file or jwks_url"),
+        ("tenants", "algorithms = [\"none\"]\ntenants", "algorithms", "must be of"),
+        ("tenants", "algorithms = [\"HS256\"]\ntenants", "algorithms", "must be of"),
+        ("tenants", "algorithms = []\ntenants", "algorithms", "at least one"),
+        ("tenants", "typ = \"application/at+jwt\"\ntenants", "typ", "without application/"),
+        ("tenants", "skew_s = 121\ntenants", "skew_s", "0 to 120"),
+        ("tenants", "mfa_fresh_s = 86401\ntenants", "mfa_fresh_s", "0 to 86400"),
+        ("tenants", "max_lifetime_s = 0\ntenants", "max_lifetime_s", "1 to 86400"),
+        ("tenants", "binding = \"none\"\ntenants", "binding", "must be"),
+        ("tenants", "refresh_s = 9\ntenants", "refresh_s", "10 to 86400"),
+        ("tenants", "stale_s = 299\ntenants", "stale_s", "300 to 604800"),
+        ("tenants", "cooldown_s = 0\ntenants", "cooldown_s", "1 to 3600"),
+        ("tenants", "timeout_ms = 99\ntenants", "timeout_ms", "100 to 10000"),
+        ("tenants", "trust = true\ntenants", "line", "unknown field"),
+    ] {
+        assert!(ISSUER.contains(from), "{from}");
+        let error = parse(&format!("{GOOD}{}", ISSUER.replacen(from, to, 1))).unwrap_err();
+        assert!(error.place().contains("line ") && error.place().contains(key), "{to}: {error}");
+        assert!(error.why().contains(expected), "{to}: {error}");
+    }
+    let twice = parse(&format!("{GOOD}{ISSUER}{ISSUER}")).unwrap_err();
+    assert!(twice.why().contains("configured twice"), "{twice}");
+}

@@ -4,15 +4,19 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod audit_entries;
 mod backup;
 mod command_line;
 mod configuration;
 mod drain;
+mod end_users;
 #[cfg(feature = "aws")]
 #[expect(dead_code, clippy::panic, clippy::indexing_slicing, reason = "shared with other test programs")]
 #[path = "../../../vault-core/tests/common/fault_proxy.rs"]
 mod fault_proxy;
 mod handshake;
+mod identity_provider;
+mod issuer;
 mod metrics;
 mod reload;
 mod roots;
