@@ -35,6 +35,14 @@ pub struct ConsentReceipt {
 /// What a call did: its answer, for the entry what to call it, and which consent it was.
 type Done<T> = (T, &'static str, Option<(ConsentId, Fingerprint)>);
 
+/// A workload learns no more of a tenant that is not there than by a data call.
+fn opaque(error: Error) -> Error {
+    match error {
+        Error::NotFound("tenant") => Error::Denied(Check::Policy),
+        other => other,
+    }
+}
+
 impl Vault {
     /// Policy, intent, `work`, and the entry that it was done; that entry is durable before the answer.
     async fn consent<A: ConsentAction, T>(
@@ -48,15 +56,13 @@ impl Vault {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),
         };
-        let recorded = self.intend(permit, None).await?;
+        let recorded = self.intend(permit, None).await.map_err(opaque)?;
         match work(&recorded).await {
             Ok((done, detail, consent)) => {
                 let entry = self.audit.consent_of(&recorded, detail, consent).await?;
                 Ok((done, entry.index))
             }
-            // A workload learns no more of a tenant that is not there than by a data call.
-            Err(Error::NotFound("tenant")) => self.settle(recorded, Err(Error::Denied(Check::Policy))).await,
-            Err(error) => self.settle(recorded, Err(error)).await,
+            Err(error) => self.settle(recorded, Err(opaque(error))).await,
         }
     }
 

@@ -261,7 +261,8 @@ jwks_roots = "id.pem"
     let vault_grpc::config::IssuerKeys::Url(url) = &issuer.keys else { panic!() };
     assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("id.example", 443, "/jwks"));
     assert!(parse(&format!("{GOOD}{ISSUER}binding = \"if-present\"\nalgorithms = [\"RS256\"]\n")).is_ok());
-    let file = ISSUER.replace("jwks_url = \"https://id.example/jwks\"\njwks_roots = \"id.pem\"", "jwks_file = \"a.json\"");
+    let file =
+        ISSUER.replace("jwks_url = \"https://id.example/jwks\"\njwks_roots = \"id.pem\"", "jwks_file = \"a.json\"");
     assert!(parse(&format!("{GOOD}{file}")).is_ok());
     for (from, to, key, expected) in [
         ("https://id.example\"", "\"", "issuer", "1 to 512 visible"),

@@ -199,7 +199,9 @@ async fn who_somebody_is_comes_from_the_field_and_from_no_header() {
         assert_eq!((error.code(), error.violations()[0].field.as_str()), (Code::InvalidArgument, "end_user_token"));
     }
     // A batch is for one end user, and is refused as a whole.
-    let items = || vec![BatchItem::envelope("cards", card.envelope.clone()), BatchItem::envelope("cards", card.envelope.clone())];
+    let items = || {
+        vec![BatchItem::envelope("cards", card.envelope.clone()), BatchItem::envelope("cards", card.envelope.clone())]
+    };
     let batch = async |token: &str| {
         let token = EndUserToken::new(token);
         card.billing.batch_decrypt_for("acme", "billing", Some(&token), items()).await
@@ -299,7 +301,9 @@ async fn keys_come_over_tls_from_a_host_that_proves_its_name() {
             .unwrap();
         TlsAcceptor::from(Arc::new(config))
     };
-    for (host, ca, expected) in [("localhost", &good, ""), ("localhost", &other, END_USER), ("127.0.0.2", &good, END_USER)] {
+    for (host, ca, expected) in
+        [("localhost", &good, ""), ("localhost", &other, END_USER), ("127.0.0.2", &good, END_USER)]
+    {
         let address = if host == "localhost" { "127.0.0.1:0" } else { "127.0.0.2:0" };
         let server = KeyServer::start_at(address, ok(&jwks(&[key.jwk("k")])), Some(acceptor(ca))).await;
         let port = server.address.port();

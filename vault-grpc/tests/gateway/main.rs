@@ -2,9 +2,9 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
+mod audit_entries;
 #[cfg(feature = "aws")]
 mod aws;
-mod audit_entries;
 mod backup;
 mod command_line;
 mod configuration;
