@@ -23,6 +23,8 @@ fn plaintext_is_released_for_what_was_consented_to_until_it_is_withdrawn() {
     consent(vault, "acme", &["orders"], "billing");
     consent(vault, "globex", &["customers"], "billing");
     assert_eq!(open(vault, &target, &envelope), NO_CONSENT);
+    // Names are in the order of their milliseconds.
+    scene.later(1);
     let id = consent(vault, "acme", &["orders", "customers"], "billing");
     open(vault, &target, &envelope).unwrap();
     assert_eq!(open(vault, &to("acme", "customers", "support"), &envelope), NO_CONSENT);
@@ -32,6 +34,7 @@ fn plaintext_is_released_for_what_was_consented_to_until_it_is_withdrawn() {
     assert_eq!(open(vault, &target, &envelope), NO_CONSENT);
     assert_eq!(withdraw(vault, "acme", id).unwrap().consent, withdrawn.consent);
     // A second consent is another one.
+    scene.later(1);
     let again = consent(vault, "acme", &["customers"], "billing");
     open(vault, &target, &envelope).unwrap();
     assert!(again > id);
