@@ -48,6 +48,7 @@ fn plaintext_is_released_for_what_was_consented_to_until_it_is_withdrawn() {
     // All of it is durable.
     scene.vault.close().unwrap();
     let scene = Scene::open(dir.path());
+    scene.later(2);
     assert_eq!(list(&scene.vault, "acme"), all);
     open(&scene.vault, &target, &envelope).unwrap();
     withdraw(&scene.vault, "acme", again).unwrap();
