@@ -16,9 +16,11 @@ use vault_proto::v1::{DataClass, Plane};
 const FILES: &[&str] = &[
     "vault/v1/options.proto",
     "vault/v1/approval.proto",
+    "vault/v1/consent.proto",
     "vault/v1/crypto.proto",
     "vault/v1/tenant.proto",
     "vault/v1/dataset.proto",
+    "vault/v1/grant.proto",
     "vault/v1/policy.proto",
 ];
 
@@ -68,8 +70,16 @@ fn the_protocol_keeps_every_rule() {
 fn the_check_covers_the_real_protocol() {
     let pool = shipped();
     let names: BTreeSet<_> = pool.services().map(|s| s.name().to_owned()).collect();
-    let expected =
-        ["ApprovalService", "CryptoService", "DatasetService", "PolicyService", "TenantService"].map(str::to_owned);
+    let expected = [
+        "ApprovalService",
+        "ConsentService",
+        "CryptoService",
+        "DatasetService",
+        "GrantService",
+        "PolicyService",
+        "TenantService",
+    ];
+    let expected = expected.map(str::to_owned);
     assert_eq!(names, BTreeSet::from(expected), "a new service must be added here and to the gateway's plane tables");
     let fields =
         pool.all_messages().filter(|m| m.package_name() == "vault.v1").flat_map(|m| m.fields().collect::<Vec<_>>());

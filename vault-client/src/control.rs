@@ -3,6 +3,7 @@
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
+use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
@@ -15,8 +16,9 @@ use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
-/// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `PolicyService` of
-/// `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a `reason`, which is kept in the audit log.
+/// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
+/// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
+/// `reason`, which is kept in the audit log.
 ///
 /// # Errors
 /// Every call fails with a [`ClientError`]: `Local` if the request is over a limit, `Transport` if the gateway was not
@@ -26,6 +28,7 @@ pub struct OperatorClient {
     tenants: TenantServiceClient<Channel>,
     datasets: DatasetServiceClient<Channel>,
     pub(crate) approvals: ApprovalServiceClient<Channel>,
+    pub(crate) grants: GrantServiceClient<Channel>,
     pub(crate) policies: PolicyServiceClient<Channel>,
     pub(crate) limits: Limits,
 }
@@ -44,8 +47,9 @@ impl OperatorClient {
         let tenants = TenantServiceClient::new(channel.clone());
         let datasets = DatasetServiceClient::new(channel.clone());
         let approvals = ApprovalServiceClient::new(channel.clone());
+        let grants = GrantServiceClient::new(channel.clone());
         let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, policies, limits: Limits::default() }
+        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default() }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -197,13 +201,22 @@ impl OperatorClient {
         residency: &str,
         reason: &str,
     ) -> Result<Dataset, ClientError> {
-        let message = CreateDatasetRequest {
+        self.create_dataset_as(CreateDatasetRequest {
             tenant: tenant.into(),
             dataset: dataset.into(),
             classification: classification.into(),
             residency: residency.into(),
             reason: reason.into(),
-        };
+            consent_required: false,
+        })
+        .await
+    }
+
+    /// The same with all that can be declared of a dataset, among others that it demands the tenant's consent.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn create_dataset_as(&self, message: CreateDatasetRequest) -> Result<Dataset, ClientError> {
         let request = self.limits.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().create_dataset(request)).await?.dataset)
     }

@@ -22,14 +22,17 @@
 
 mod approvals;
 mod call;
+mod consents;
 mod control;
 mod data;
 mod endpoint;
 mod error;
+mod grants;
 mod policies;
 mod value;
 
 pub use call::{Limits, MAX_BATCH, MAX_UNARY};
+pub use consents::ConsentClient;
 pub use control::OperatorClient;
 pub use data::VaultClient;
 pub use endpoint::Endpoint;

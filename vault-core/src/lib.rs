@@ -16,6 +16,10 @@
 //!               secret · id · custody · time · error · failpoint · fs
 //! ```
 
+// Unit tests share the fixtures of the other tests, which name the crate.
+#[cfg(test)]
+extern crate self as vault_core;
+
 mod base64_bytes;
 pub mod custody;
 pub mod error;

@@ -1,6 +1,7 @@
 //! From messages to the library's types and back: each field is parsed once, here, and an error names it as the API does.
 
 pub mod approval;
+pub mod consent;
 pub mod custody;
 pub mod policy;
 
@@ -120,6 +121,17 @@ fn timestamp(at: Timestamp) -> vault_proto::Timestamp {
     }
 }
 
+/// An instant of a request, to the millisecond; absent is absent.
+pub fn instant(field: &'static str, at: Option<&vault_proto::Timestamp>) -> Result<Option<Timestamp>, Error> {
+    let Some(at) = at else { return Ok(None) };
+    let seconds = u64::try_from(at.seconds).ok().and_then(|seconds| seconds.checked_mul(1000));
+    let millis = u64::try_from(at.nanos).ok().filter(|nanos| *nanos < 1_000_000_000).map(|nanos| nanos / 1_000_000);
+    match (seconds, millis) {
+        (Some(seconds), Some(millis)) => Ok(Some(Timestamp(seconds.saturating_add(millis)))),
+        _ => Err(Error::invalid(field, "must not be before 1970, and have nanos of 0 to 999,999,999")),
+    }
+}
+
 /// A tenant as an answer.
 pub fn tenant(tenant: &keys::Tenant) -> v1::Tenant {
     let state = match tenant.state {
@@ -162,6 +174,7 @@ pub fn dataset(dataset: &keys::Dataset) -> v1::Dataset {
         create_time: Some(timestamp(dataset.created)),
         update_time: Some(timestamp(dataset.created)),
         etag: dataset.revision.to_string(),
+        consent_required: dataset.consent_required,
     }
 }
 

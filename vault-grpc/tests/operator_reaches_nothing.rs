@@ -26,7 +26,7 @@ use vault_grpc::init::{OPERATOR_DOMAIN, WORKLOAD_DOMAIN};
 use vault_grpc::pki::Leaf;
 use vault_proto::v1::{
     BatchDecryptItem, BatchDecryptRequest, BatchEncryptItem, BatchEncryptRequest, DecryptRequest, EncryptRequest,
-    ListTenantsRequest, Plane, RewrapRequest,
+    GrantConsentRequest, ListConsentsRequest, ListTenantsRequest, Plane, RewrapRequest, WithdrawConsentRequest,
 };
 use vault_proto::{Rpc, rpcs};
 
@@ -36,6 +36,17 @@ async fn call<M: Message + 'static>(channel: &Channel, path: &'static str, messa
     grpc.ready().await.unwrap();
     let codec = tonic_prost::ProstCodec::<M, ()>::default();
     grpc.unary(Request::new(message), PathAndQuery::from_static(path), codec).await.map(drop)
+}
+
+/// What no identity provider issued.
+const NO_TOKEN: &[u8] = b"no token";
+
+/// A call for an end user is answered when the service found that its token is none.
+fn answered(result: Result<(), Status>) -> Result<(), Status> {
+    match result {
+        Err(status) if status.code() == Code::InvalidArgument && status.message().contains("end_user_token") => Ok(()),
+        other => other,
+    }
 }
 
 /// Calls one RPC of the data plane with a request that a workload is answered.
@@ -63,6 +74,24 @@ async fn call_rpc(channel: &Channel, rpc: &Rpc, envelope: &[u8]) -> Result<(), S
         "BatchDecrypt" => {
             let items = vec![BatchDecryptItem { dataset, subject, context, envelope }];
             call(channel, rpc.path, BatchDecryptRequest { tenant, purpose, items, end_user_token }).await
+        }
+        "GrantConsent" => {
+            let message = GrantConsentRequest {
+                tenant,
+                end_user_token: NO_TOKEN.into(),
+                datasets: vec![dataset],
+                purposes: vec![purpose],
+                ..Default::default()
+            };
+            answered(call(channel, rpc.path, message).await)
+        }
+        "WithdrawConsent" => {
+            let (end_user_token, consent) = (NO_TOKEN.into(), "0".repeat(32));
+            answered(call(channel, rpc.path, WithdrawConsentRequest { tenant, end_user_token, consent }).await)
+        }
+        "ListConsents" => {
+            let message = ListConsentsRequest { tenant, end_user_token: NO_TOKEN.into(), ..Default::default() };
+            answered(call(channel, rpc.path, message).await)
         }
         other => panic!("{other} is new: give it a request here, so that its refusal is tested"),
     }

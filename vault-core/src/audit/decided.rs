@@ -6,7 +6,7 @@ use super::pseudonym::{Pseudonym, Pseudonyms};
 use super::wire::{In, Out};
 use crate::custody::{Custody, MAX_CUSTODY};
 use crate::error::Error;
-use crate::id::{DatasetId, Purpose, Reason};
+use crate::id::{ConsentId, DatasetId, GrantId, Purpose, Reason};
 use crate::policy::Decision;
 use crate::principal::MAX_ISSUER;
 use crate::time::Timestamp;
@@ -20,6 +20,12 @@ const DIGEST_LABEL: &[u8] = b"blindvault/audit/policies/v1\0";
 
 /// The addition that names the end user.
 const END_USER: u8 = 1;
+/// The addition that names the consent that covers the purpose.
+const CONSENT: u8 = 2;
+/// The addition that names the time-bound grants that gave the workload roles.
+const GRANTS: u8 = 3;
+/// Most grants that an entry names: a dataset has no more in force.
+const MAX_GRANTS: usize = 200;
 
 /// What stands before *decided*; the entry's kind says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +94,10 @@ pub struct Decided {
     pub pseudonym: Option<Pseudonym>,
     /// The end user for whom the workload asked, if there was one.
     pub end_user: Option<EndUserName>,
+    /// The consent that covers the purpose, if one does.
+    pub consent: Option<ConsentId>,
+    /// The time-bound grants that gave the workload roles here, 200 at most.
+    pub grants: Vec<GrantId>,
     /// Why.
     pub purpose: Option<Purpose>,
     /// The operator's own words, for a control action.
@@ -114,8 +124,9 @@ impl Decided {
         if end_user.as_ref().is_some_and(|user| user.issuer.len() > MAX_ISSUER) {
             return Err(Error::invalid("end_user", "must have an issuer of at most 512 bytes"));
         }
-        if end_user.is_some() && decision.custody.is_some() {
-            // The one is of the data plane, the other of the control plane; an entry has room for either.
+        let additions = end_user.is_some() || decision.consent.is_some() || !decision.grants.is_empty();
+        if additions && decision.custody.is_some() {
+            // The ones are of the data plane, the other of the control plane; an entry has room for either.
             return Err(Error::invalid("end_user", "must not stand beside a custody"));
         }
         Ok(Self {
@@ -124,6 +135,8 @@ impl Decided {
             dataset: decision.resource.dataset.clone(),
             pseudonym: who.subject,
             end_user,
+            consent: decision.consent,
+            grants: decision.grants.iter().copied().take(MAX_GRANTS).collect(),
             purpose: decision.resource.purpose.clone(),
             reason: decision.reason.clone(),
             custody: decision.custody.clone(),
@@ -135,25 +148,26 @@ impl Decided {
 
     /// What stands before it.
     pub(super) const fn form(&self) -> Form {
-        match (&self.custody, &self.end_user) {
+        match (&self.custody, self.additions()) {
             (Some(_), _) => Form::Custody,
-            (None, Some(_)) => Form::Additions,
-            (None, None) => Form::Plain,
+            (None, 0) => Form::Plain,
+            (None, _) => Form::Additions,
         }
+    }
+
+    /// How many it has.
+    const fn additions(&self) -> u8 {
+        self.end_user.is_some() as u8 + self.consent.is_some() as u8 + !self.grants.is_empty() as u8
     }
 
     /// Appends it, behind its custody or its additions.
     pub(super) fn encode(&self, out: &mut Out<'_>) {
-        match (&self.custody, &self.end_user) {
+        match (&self.custody, self.additions()) {
             (Some(custody), _) => out.text(&custody.to_string(), MAX_CUSTODY),
-            (None, None) => {}
-            (None, Some(user)) => {
-                // How many additions.
-                out.u8(1);
-                out.addition(END_USER, |out| {
-                    out.text(&user.issuer, MAX_ISSUER);
-                    out.option(user.pseudonym, |out, pseudonym| out.bytes(&pseudonym.0));
-                });
+            (None, 0) => {}
+            (None, additions) => {
+                out.u8(additions);
+                self.encode_additions(out);
             }
         }
         out.text(&self.principal, MAX_PRINCIPAL);
@@ -174,9 +188,27 @@ impl Decided {
         out.option(policies.digest, |out, digest| out.bytes(&digest));
     }
 
+    fn encode_additions(&self, out: &mut Out<'_>) {
+        if let Some(user) = &self.end_user {
+            out.addition(END_USER, |out| {
+                out.text(&user.issuer, MAX_ISSUER);
+                out.option(user.pseudonym, |out, pseudonym| out.bytes(&pseudonym.0));
+            });
+        }
+        if let Some(consent) = &self.consent {
+            out.addition(CONSENT, |out| out.bytes(&consent.0));
+        }
+        if !self.grants.is_empty() {
+            out.addition(GRANTS, |out| {
+                out.u8(u8::try_from(self.grants.len()).unwrap_or(u8::MAX));
+                self.grants.iter().for_each(|grant| out.bytes(&grant.0));
+            });
+        }
+    }
+
     /// Reads it, behind what `form` says.
     pub(super) fn decode(i: &mut In<'_>, form: Form) -> Result<Self, Error> {
-        let (mut custody, mut end_user) = (None, None);
+        let (mut custody, mut end_user, mut consent, mut grants) = (None, None, None, Vec::new());
         match form {
             Form::Plain => {}
             Form::Custody => {
@@ -186,6 +218,18 @@ impl Decided {
                 END_USER => {
                     let issuer = i.text(MAX_ISSUER)?.to_owned();
                     end_user = Some(EndUserName { issuer, pseudonym: i.option(|i| i.array().map(Pseudonym))? });
+                    Ok(())
+                }
+                CONSENT => {
+                    consent = Some(ConsentId(i.array()?));
+                    Ok(())
+                }
+                GRANTS => {
+                    let count = i.u8()?;
+                    if !(1..=MAX_GRANTS).contains(&usize::from(count)) {
+                        return Err(i.refuse("a number of grants that an entry cannot have"));
+                    }
+                    grants = (0..count).map(|_| i.array().map(GrantId)).collect::<Result<_, _>>()?;
                     Ok(())
                 }
                 _ => Err(i.refuse("unknown addition")),
@@ -219,6 +263,20 @@ impl Decided {
             return Err(i.refuse("a digest of the policies belongs to a list that is not complete"));
         }
         let policies = Policies { listed, total, digest };
-        Ok(Self { principal, action, dataset, pseudonym, end_user, purpose, reason, custody, at, epoch, policies })
+        Ok(Self {
+            principal,
+            action,
+            dataset,
+            pseudonym,
+            end_user,
+            consent,
+            grants,
+            purpose,
+            reason,
+            custody,
+            at,
+            epoch,
+            policies,
+        })
     }
 }

@@ -89,11 +89,11 @@ pub enum Body {
         /// Which rule of it.
         reason: String,
     },
-    /// An operator's action was executed.
+    /// An action on tenants, keys, datasets or consents was executed.
     Control {
         /// The index of its intent.
         intent: u64,
-        /// The operator's SPIFFE ID.
+        /// The SPIFFE ID of the operator, or of the workload that asked for an end user.
         principal: String,
         /// The action's name.
         action: String,

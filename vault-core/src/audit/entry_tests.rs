@@ -4,7 +4,7 @@ use super::super::decided::{EndUserName, Policies};
 use super::super::pseudonym::Pseudonym;
 use super::*;
 use crate::custody::{Custody, MAX_REPLICAS, MAX_ROOT_ID, RootId};
-use crate::id::{DatasetId, Purpose, Reason};
+use crate::id::{ConsentId, DatasetId, GrantId, Purpose, Reason};
 
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9][a-z0-9._-]{0,62}"
@@ -29,21 +29,26 @@ fn decided() -> impl Strategy<Value = Decided> {
         "replicated\\(a:[a-z]{1,9},b:[a-z]{1,9},c:[a-z]{1,9}\\)".prop_map(|text| Custody::parse(&text).unwrap()),
     ]);
     let user = proptest::option::of(("https://[a-z]{1,20}", proptest::option::of(any::<[u8; 16]>())));
-    (texts, options, rest, (reason, custody, user)).prop_map(
-        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), (reason, custody, user))| Decided {
-            principal,
-            action,
-            dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
-            pseudonym: pseudonym.map(Pseudonym),
-            end_user: user
-                .filter(|_| custody.is_none())
-                .map(|(issuer, pseudonym)| EndUserName { issuer, pseudonym: pseudonym.map(Pseudonym) }),
-            purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
-            reason: reason.map(|r| Reason::parse(&r).unwrap()),
-            custody,
-            at: Timestamp(at),
-            epoch,
-            policies: Policies::of(&ids),
+    let access = (proptest::option::of(any::<[u8; 16]>()), proptest::collection::vec(any::<[u8; 16]>(), 0..4));
+    (texts, options, rest, (reason, custody, user, access)).prop_map(
+        |((principal, action), (dataset, pseudonym, purpose), (at, epoch, ids), (reason, custody, user, access))| {
+            Decided {
+                principal,
+                action,
+                dataset: dataset.map(|d| DatasetId::parse(&d).unwrap()),
+                pseudonym: pseudonym.map(Pseudonym),
+                end_user: user
+                    .filter(|_| custody.is_none())
+                    .map(|(issuer, pseudonym)| EndUserName { issuer, pseudonym: pseudonym.map(Pseudonym) }),
+                consent: access.0.filter(|_| custody.is_none()).map(ConsentId),
+                grants: if custody.is_none() { access.1.into_iter().map(GrantId).collect() } else { Vec::new() },
+                purpose: purpose.map(|p| Purpose::parse(&p).unwrap()),
+                reason: reason.map(|r| Reason::parse(&r).unwrap()),
+                custody,
+                at: Timestamp(at),
+                epoch,
+                policies: Policies::of(&ids),
+            }
         },
     )
 }
@@ -147,6 +152,8 @@ fn the_longest_entry_fits() {
                 dataset: Some(DatasetId::parse(&longest).unwrap()),
                 pseudonym: Some(Pseudonym([1; 16])),
                 end_user: None,
+                consent: None,
+                grants: Vec::new(),
                 purpose: Some(Purpose::parse(&longest).unwrap()),
                 reason: Some(Reason::parse(&"r".repeat(512)).unwrap()),
                 custody: Some(longest_custody()),
@@ -171,7 +178,7 @@ fn the_longest_entry_fits() {
 /// written.
 #[test]
 fn additions_have_one_encoding_and_older_kinds_stay() {
-    let refused = |end_user| Entry {
+    let refused_by = |end_user, consent, grants| Entry {
         index: 1,
         time: Timestamp(2),
         salt: [3; 16],
@@ -184,6 +191,8 @@ fn additions_have_one_encoding_and_older_kinds_stay() {
                 dataset: None,
                 pseudonym: None,
                 end_user,
+                consent,
+                grants,
                 purpose: None,
                 reason: None,
                 custody: None,
@@ -195,6 +204,7 @@ fn additions_have_one_encoding_and_older_kinds_stay() {
             reason: "r".into(),
         },
     };
+    let refused = |end_user| refused_by(end_user, None, Vec::new());
     let old = refused(None).encode();
     assert_eq!(old[1], 3);
     let new = refused(Some(EndUserName { issuer: "i".into(), pseudonym: None })).encode();
@@ -210,6 +220,15 @@ fn additions_have_one_encoding_and_older_kinds_stay() {
     assert!(Entry::decode(&new).is_ok());
     for (at, to) in [(36, 0), (36, 2), (37, 0), (37, 2), (37, 255), (39, 3), (39, 5)] {
         assert!(edited(at, to).is_err(), "byte {at} as {to}");
+    }
+    let consented = refused_by(None, Some(ConsentId([7; 16])), vec![GrantId([8; 16]), GrantId([9; 16])]).encode();
+    let additions = [&[2, 2, 0, 16][..], &[7; 16], &[3, 0, 33, 2], &[8; 16], &[9; 16]].concat();
+    assert_eq!((consented[1], &consented[36..36 + additions.len()]), (9, additions.as_slice()));
+    assert_eq!(consented[36 + additions.len()..], old[36..]);
+    for (at, to) in [(36, 1), (37, 3), (39, 15), (56, 2), (58, 32), (59, 0), (59, 1), (59, 3), (59, 201)] {
+        let mut bytes = consented.clone();
+        bytes[at] = to;
+        assert!(Entry::decode(&bytes).is_err(), "byte {at} as {to}");
     }
 }
 

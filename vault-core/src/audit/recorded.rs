@@ -8,8 +8,8 @@ use super::log::Log;
 use super::pseudonym::Pseudonyms;
 use super::queue::{Armed, Pending, Receipt, Reply};
 use crate::error::Error;
-use crate::id::{ApprovalId, Fingerprint};
-use crate::policy::{Action, ControlAction, Permit, Refusal};
+use crate::id::{ApprovalId, ConsentId, Fingerprint};
+use crate::policy::{Action, ConsentAction, ControlAction, Permit, Refusal};
 
 /// Proof that the intent to use `P` is durable in the audit log. Whatever releases or changes anything demands one.
 ///
@@ -209,6 +209,31 @@ impl Log {
             principal: decision.principal.clone(),
             action: decision.action.to_owned(),
             detail: format!("{detail} {approval} sha256:{request}"),
+            key: None,
+        };
+        self.settle(recorded, &body).await
+    }
+
+    /// Records what became of a consent, by which name, and the hash of what was consented to; or that consents were
+    /// listed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the log does not take entries.
+    pub async fn consent_of<A: ConsentAction>(
+        &self,
+        recorded: &Recorded<Permit<A>>,
+        detail: &'static str,
+        consent: Option<(ConsentId, Fingerprint)>,
+    ) -> Result<Receipt, Error> {
+        let decision = recorded.permit().decision();
+        let body = Body::Control {
+            intent: recorded.armed.receipt.index,
+            principal: decision.principal.clone(),
+            action: decision.action.to_owned(),
+            detail: match consent {
+                Some((id, sha256)) => format!("{detail} {id} sha256:{sha256}"),
+                None => detail.to_owned(),
+            },
             key: None,
         };
         self.settle(recorded, &body).await

@@ -27,7 +27,7 @@ pub use restore::{Restored, Source, restore};
 pub use write::write;
 
 /// The order in which tables are read: what refers to rows of another table comes before it.
-const READ_ORDER: [Table; 11] = [
+const READ_ORDER: [Table; 14] = [
     Table::Receipts,
     Table::Approvals,
     Table::Policies,
@@ -39,4 +39,8 @@ const READ_ORDER: [Table; 11] = [
     Table::Work,
     Table::Tenants,
     Table::TenantKeys,
+    // Read after the rows that say they are there; what they name comes after them, and by then may be withdrawn.
+    Table::Access,
+    Table::Consents,
+    Table::Grants,
 ];

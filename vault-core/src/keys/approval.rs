@@ -3,12 +3,12 @@
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use super::access::{GrantOrder, GrantOrderRow, fresh_id};
 use super::keyring::Keyring;
 use super::receipt::hex;
 use super::rows;
 use super::work::Cursor;
 use crate::bundle::BundleRef;
-use crate::crypto::random_bytes;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, Fingerprint, Reason, Subject, TenantId};
@@ -22,16 +22,27 @@ pub enum Ordered {
     ShredSubject(TenantId, Subject),
     /// Destroy all keys of a tenant.
     ShredTenant(TenantId),
+    /// Give a workload roles on a dataset until an instant.
+    Grant(GrantOrder),
     /// Put a policy bundle in force.
     ActivatePolicy(BundleRef),
 }
 
 impl Ordered {
-    /// Whose keys, if it is about keys.
+    /// Whose keys or data, if it is about a tenant.
     pub const fn tenant(&self) -> Option<&TenantId> {
         match self {
             Self::ShredSubject(tenant, _) | Self::ShredTenant(tenant) => Some(tenant),
+            Self::Grant(order) => Some(&order.tenant),
             Self::ActivatePolicy(_) => None,
+        }
+    }
+
+    /// The grant, if it is about one.
+    pub const fn grant(&self) -> Option<&GrantOrder> {
+        match self {
+            Self::Grant(order) => Some(order),
+            Self::ShredSubject(..) | Self::ShredTenant(_) | Self::ActivatePolicy(_) => None,
         }
     }
 
@@ -39,6 +50,7 @@ impl Ordered {
     pub const fn bundle(&self) -> Option<BundleRef> {
         match self {
             Self::ActivatePolicy(bundle) => Some(*bundle),
+            Self::Grant(_) => None,
             Self::ShredSubject(..) | Self::ShredTenant(_) => None,
         }
     }
@@ -47,7 +59,7 @@ impl Ordered {
     pub const fn subject(&self) -> Option<&Subject> {
         match self {
             Self::ShredSubject(_, subject) => Some(subject),
-            Self::ShredTenant(_) | Self::ActivatePolicy(_) => None,
+            Self::ShredTenant(_) | Self::Grant(_) | Self::ActivatePolicy(_) => None,
         }
     }
 
@@ -56,6 +68,7 @@ impl Ordered {
         match self {
             Self::ShredSubject(..) => "ShredSubject",
             Self::ShredTenant(_) => "ShredTenant",
+            Self::Grant(_) => "RequestGrant",
             Self::ActivatePolicy(_) => "ActivatePolicy",
         }
     }
@@ -114,6 +127,8 @@ pub(super) struct ApprovalRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<BundleRow>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grant: Option<GrantOrderRow>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pseudonym: Option<String>,
@@ -145,6 +160,9 @@ impl ApprovalRow {
             return Ok(Ordered::ActivatePolicy(BundleRef { version: *version, digest: *digest }));
         }
         let tenant = TenantId::parse(&self.tenant).map_err(damaged)?;
+        if let Some(grant) = &self.grant {
+            return grant.order(tenant).map(Ordered::Grant).map_err(damaged);
+        }
         Ok(match &self.subject {
             Some(subject) => Ordered::ShredSubject(tenant, Subject::parse(subject).map_err(damaged)?),
             None => Ordered::ShredTenant(tenant),
@@ -154,22 +172,31 @@ impl ApprovalRow {
     /// SHA-256("blindvault/approval/v1" ‖ 00 ‖ id ‖ LP(action) ‖ LP(tenant) ‖ LP(subject, empty if none) ‖ LP(reason) ‖
     /// LP(requester) ‖ u64 requested ‖ u64 expires), LP(x) being x behind its u16 length. No subject is empty. Where it
     /// is about a policy bundle, the tenant is empty and [`BundleRef`] as text stands in the place of the subject.
+    /// Where it is about a grant, there follow LP(dataset) ‖ LP(workload) ‖ u64 until ‖ LP(role) for each role.
     fn fingerprint(&self, id: ApprovalId) -> Result<Fingerprint, Error> {
         let ordered = self.ordered()?;
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(b"blindvault/approval/v1\0");
         context.update(&id.0);
-        let about = match ordered.bundle() {
-            Some(bundle) => bundle.to_string(),
-            None => self.subject.clone().unwrap_or_default(),
-        };
-        for part in [ordered.action(), &self.tenant, &about, &self.reason, &self.requester] {
+        let bundle = ordered.bundle().map(|bundle| bundle.to_string());
+        let about = bundle.as_deref().or(self.subject.as_deref()).unwrap_or_default();
+        let part = |context: &mut digest::Context, part: &str| {
             let len = u16::try_from(part.len()).map_err(|_| Error::invalid("reason", "is too long"))?;
             context.update(&len.to_be_bytes());
             context.update(part.as_bytes());
+            Ok::<_, Error>(())
+        };
+        for text in [ordered.action(), &self.tenant, about, &self.reason, &self.requester] {
+            part(&mut context, text)?;
         }
         context.update(&self.requested.to_be_bytes());
         context.update(&self.expires.to_be_bytes());
+        if let Some(grant) = ordered.grant() {
+            part(&mut context, grant.dataset.as_str())?;
+            part(&mut context, &grant.workload)?;
+            context.update(&grant.until.0.to_be_bytes());
+            grant.roles.iter().try_for_each(|role| part(&mut context, role))?;
+        }
         let digest = context.finish();
         let bytes = digest.as_ref().try_into().map_err(|_| Error::corrupt("approval", "SHA-256 has 32 bytes"))?;
         Ok(Fingerprint(bytes))
@@ -215,24 +242,16 @@ pub(crate) struct NewApproval<'a> {
     pub lifetime_millis: u64,
 }
 
-fn fresh_id(now: Timestamp) -> Result<ApprovalId, Error> {
-    let mut id = [0; 16];
-    random_bytes(&mut id)?;
-    let [_, _, time @ ..] = now.0.to_be_bytes();
-    for (place, byte) in id.iter_mut().zip(time) {
-        *place = byte;
-    }
-    Ok(ApprovalId(id))
-}
-
 impl Keyring {
     /// Writes down what is to be approved.
     pub(crate) async fn ask_approval(&self, new: NewApproval<'_>) -> Result<Approval, Error> {
-        if let Some(tenant) = new.ordered.tenant() {
-            self.can_be_shredded(tenant, new.ordered.subject()).await?;
+        match (new.ordered, new.ordered.tenant()) {
+            (Ordered::Grant(order), _) => self.can_be_granted(order).await?,
+            (_, Some(tenant)) => self.can_be_shredded(tenant, new.ordered.subject()).await?,
+            (_, None) => {}
         }
         let now = self.parts.clock.now();
-        let id = fresh_id(now)?;
+        let id = ApprovalId(fresh_id(now)?);
         let pseudonym = match (new.ordered.tenant(), new.ordered.subject()) {
             (Some(tenant), Some(subject)) => Some(hex(&self.pseudonym(tenant, subject).await?.0)),
             _ => None,
@@ -240,6 +259,7 @@ impl Keyring {
         let mut row = ApprovalRow {
             tenant: new.ordered.tenant().map(ToString::to_string).unwrap_or_default(),
             bundle: new.ordered.bundle().map(|BundleRef { version, digest }| BundleRow { version, digest }),
+            grant: new.ordered.grant().map(GrantOrderRow::from),
             pseudonym,
             subject: new.ordered.subject().map(|subject| subject.as_str().to_owned()),
             reason: new.reason.as_str().to_owned(),
@@ -320,11 +340,16 @@ impl Keyring {
                 return Err(Error::invalid("subject", "is not whom it is about"));
             }
         }
-        row.state = to;
+        let ordered = row.ordered()?;
+        row.state = match to {
+            // One commit makes a grant; nothing of it is left to be carried out.
+            ApprovalState::Approved if ordered.grant().is_some() => ApprovalState::Executed,
+            to => to,
+        };
         row.decided_by = Some(who.to_owned());
         row.decided = Some(now.0);
         let write = rows::write(Table::Approvals, id.0.to_vec(), Expect::Version(version), &row)?;
-        Ok((write, row.ordered()?, row.request_sha256))
+        Ok((write, ordered, row.request_sha256))
     }
 
     /// Writes down a decision that has nothing else to be written with it.

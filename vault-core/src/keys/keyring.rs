@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use std::{fmt, thread};
 
+use super::access::KnownAccess;
 use super::cache::{Cache, CacheSettings, CacheStats, evicted};
 use super::due::Uses;
 use super::evicted::Waiting;
@@ -56,6 +57,7 @@ pub struct Keyring {
     pub(super) side_keys: Cache<SideKeyName, SideKey>,
     pub(super) uses: Uses,
     pub(super) waiting: Waiting,
+    pub(super) known_access: KnownAccess,
 }
 
 impl fmt::Debug for Keyring {
@@ -112,6 +114,7 @@ impl Keyring {
             side_keys: Cache::new(parts.cache, Arc::clone(&parts.clock)),
             uses: Uses::new(),
             waiting: Waiting::default(),
+            known_access: KnownAccess::default(),
             parts,
         });
         let weak = Arc::downgrade(&keyring);
@@ -196,15 +199,23 @@ impl Keyring {
             return Ok(None);
         };
         let declared = self.known_row::<DatasetRow>(Table::Datasets, &rows::dataset_key(tenant, dataset)).await?;
-        Ok(Some(Facts {
-            // What is destroyed is decided like what is active; then no key is found.
-            suspended: row.state == TenantState::Suspended,
-            dataset: declared.map(|row| DatasetFacts {
-                classification: row.classification,
-                residency: row.residency,
-                ..DatasetFacts::default()
-            }),
-        }))
+        let dataset = match declared {
+            Some(declared) => {
+                // Those of a tenant that is not active nobody can read, or needs to: it is refused, or has no keys.
+                let active = row.state == TenantState::Active;
+                let access = self.access((tenant, dataset), active && declared.access, active && row.access).await?;
+                Some(DatasetFacts {
+                    classification: declared.classification,
+                    residency: declared.residency,
+                    consent_required: declared.consent_required,
+                    consents: Arc::clone(&access.consents),
+                    grants: Arc::clone(&access.grants),
+                })
+            }
+            None => None,
+        };
+        // What is destroyed is decided like what is active; then no key is found.
+        Ok(Some(Facts { suspended: row.state == TenantState::Suspended, dataset }))
     }
 
     /// Whether what is in memory may still be used: see [`Store::lease`].

@@ -1,5 +1,6 @@
 //! What a row of each table is, for whoever handles rows without using them: backups.
 
+use super::access::{AccessRow, SealedRow};
 use super::approval::ApprovalRow;
 use super::rows::{
     ActiveKeyRow, DataKeyRow, DatasetRow, KeyState, SideKeyRow, TenantKeyRow, TenantRow, TenantState, decode,
@@ -27,6 +28,8 @@ pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
         Table::Subjects => decode::<SubjectRow>(table, &row).map(drop),
         Table::Approvals => decode::<ApprovalRow>(table, &row).map(drop),
         Table::Policies => bundle::check_row(value),
+        Table::Consents | Table::Grants => decode::<SealedRow>(table, &row).map(drop),
+        Table::Access => decode::<AccessRow>(table, &row).map(drop),
         // A text with its own signature.
         Table::Receipts => std::str::from_utf8(value)
             .map(drop)
@@ -35,7 +38,7 @@ pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Whether a row is what stays of something destroyed.
+/// Whether a row is what stays of something destroyed, withdrawn or revoked.
 pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
     let row = Row { version: 0, value: value.to_vec() };
     match table {
@@ -44,6 +47,7 @@ pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
         Table::DataKeys => decode::<DataKeyRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
         Table::Subjects => decode::<SubjectRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
         Table::SideKeys => decode::<SideKeyRow>(table, &row).is_ok_and(|row| row.wrapped.is_empty()),
+        Table::Consents | Table::Grants => decode::<SealedRow>(table, &row).is_ok_and(|row| row.ended),
         _ => false,
     }
 }

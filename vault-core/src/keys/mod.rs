@@ -8,6 +8,7 @@
 //!        └ record key  derived for each nonce prefix                  envelope::DataKey
 //! ```
 
+mod access;
 mod approval;
 mod cache;
 mod custody;
@@ -26,10 +27,11 @@ mod subjects;
 mod work;
 mod wrapping;
 
+pub use access::{Consent, ConsentScope, GivenBy, Grant, GrantOrder, NewConsent, Revoked};
 pub use approval::{Approval, ApprovalState, Ordered, Seen};
 pub use cache::{CacheSettings, CacheStats};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
-pub use lifecycle::{Dataset, Rotation, Tenant};
+pub use lifecycle::{Dataset, DatasetProperties, Rotation, Tenant};
 
 pub(crate) use approval::NewApproval;
 pub(crate) use due::Due;

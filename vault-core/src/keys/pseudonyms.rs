@@ -1,5 +1,7 @@
 //! What stands for people in the audit log: made under a side key of the tenant, which dies with the tenant key.
 
+use std::sync::Arc;
+
 use super::keyring::{Keyring, PSEUDONYMS};
 use super::lifecycle::DESTROYED;
 use super::names::{SideKey, SideKeyName};
@@ -16,9 +18,7 @@ impl Keyring {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`], or [`Error::NotFound`] for an unknown tenant.
     pub async fn pseudonym(&self, tenant: &TenantId, subject: &Subject) -> Result<Pseudonym, Error> {
-        let name = SideKeyName(tenant.clone(), PSEUDONYMS);
-        let key = self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await?;
-        Pseudonym::of(&key.0, tenant, subject)
+        Pseudonym::of(&self.pseudonym_key(tenant).await?.0, tenant, subject)
     }
 
     /// What stands for an end user in audit entries.
@@ -26,9 +26,13 @@ impl Keyring {
     /// # Errors
     /// As [`Self::pseudonym`].
     pub async fn end_user_pseudonym(&self, tenant: &TenantId, user: &EndUser) -> Result<Pseudonym, Error> {
+        Pseudonym::of_end_user(&self.pseudonym_key(tenant).await?.0, tenant, user)
+    }
+
+    /// The side key from which they are made, and the key of consents' and grants' rows.
+    pub(super) async fn pseudonym_key(&self, tenant: &TenantId) -> Result<Arc<SideKey>, Error> {
         let name = SideKeyName(tenant.clone(), PSEUDONYMS);
-        let key = self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await?;
-        Pseudonym::of_end_user(&key.0, tenant, user)
+        self.side_keys.get_or_load(&name, || self.load_side_key(tenant, PSEUDONYMS)).await
     }
 
     async fn load_side_key(&self, tenant: &TenantId, kind: &'static str) -> Result<SideKey, Error> {

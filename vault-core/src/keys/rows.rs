@@ -47,6 +47,9 @@ pub(super) struct TenantRow {
     /// The rows of this tenant's subjects list their data keys, ever since it was made. Earlier versions listed none.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lists_subject_keys: bool,
+    /// There is a row in the table `access` for all datasets.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub access: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +60,12 @@ pub(super) struct DatasetRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub residency: Option<String>,
     pub created: u64,
+    /// Its plaintext is released only for purposes that the tenant consented to. Set when it is declared, for ever.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub consent_required: bool,
+    /// There is a row in the table `access` for it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub access: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,6 +183,11 @@ const fn is_zero(uses: &u64) -> bool {
     *uses == 0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde demands the reference")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
 impl DataKeyRow {
     /// The row without its key.
     pub(super) fn tombstone(&self) -> Self {
@@ -246,6 +260,16 @@ pub(super) fn side_key(tenant: &TenantId, kind: &str) -> Vec<u8> {
     key(&[tenant.as_str().as_bytes(), kind.as_bytes()])
 }
 
+/// Of a dataset, or of all.
+pub(super) fn access_key(tenant: &TenantId, dataset: Option<&DatasetId>) -> Vec<u8> {
+    key(&[tenant.as_str().as_bytes(), dataset.map_or(b"", |dataset| dataset.as_str().as_bytes())])
+}
+
+/// Of a consent or a grant.
+pub(super) fn named_key(tenant: &TenantId, id: [u8; 16]) -> Vec<u8> {
+    key(&[tenant.as_str().as_bytes(), &id])
+}
+
 /// All rows of one tenant in a table other than `tenants`.
 pub(super) fn of_tenant(tenant: &TenantId) -> Vec<u8> {
     key(&[tenant.as_str().as_bytes(), b""])
@@ -263,6 +287,11 @@ pub(super) fn id_from<T>(key: &[u8], parse: impl FnOnce(&str) -> Result<T, Error
 /// The data key's id at the end of a row's key.
 pub(super) fn key_id_from(key: &[u8]) -> Result<KeyId, Error> {
     key.last_chunk().map(|id| KeyId(*id)).ok_or_else(damaged_key)
+}
+
+/// The consent's or grant's id at the end of a row's key.
+pub(super) fn named_id(key: &[u8]) -> Result<[u8; 16], Error> {
+    key.last_chunk().copied().ok_or_else(damaged_key)
 }
 
 /// The tenant at the beginning of a row's key.

@@ -137,6 +137,9 @@ impl Keyring {
         (approval, approved): (ApprovalId, Write),
         destroy_after_millis: u64,
     ) -> Result<(), Error> {
+        if ordered.grant().is_some() {
+            return Err(Error::FailedPrecondition("a grant destroys nothing"));
+        }
         let tenant = ordered.tenant().ok_or(Error::NotFound("tenant"))?;
         let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
         if row.state == TenantState::Destroyed {

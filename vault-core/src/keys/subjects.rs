@@ -65,6 +65,7 @@ mod tests {
             created: 1,
             updated: 1,
             lists_subject_keys: lists,
+            access: false,
         };
         let id = |n: usize| KeyId((n as u128).to_be_bytes());
         let mut row = SubjectRow::new(&tenant(true), KeyState::Active, 1);

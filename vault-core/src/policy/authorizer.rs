@@ -95,6 +95,11 @@ impl Authorizer {
         self.state.load().epoch
     }
 
+    /// Whether the registry lists a tenant for a workload: [`Self::authorize_data`] refuses all others, whatever the facts.
+    pub fn lists(&self, who: &Workload, tenant: &TenantId) -> bool {
+        self.state.load().registry.find(who.spiffe_id()).is_some_and(|grant| grant.lists(tenant))
+    }
+
     /// Decides whether a workload may do `A`. `facts` is what the store says, `None` if there is no such tenant.
     ///
     /// In order: the certificate is valid at `now`; the registry has an entry for the workload and it lists the

@@ -61,6 +61,12 @@ pub enum Table {
     Receipts,
     /// Policy bundles: which is in force, which were, and what they say.
     Policies,
+    /// One row a consent of a tenant's end user, in force or withdrawn; sealed under a key of the tenant.
+    Consents,
+    /// One row a time-bound grant, in force, over or revoked; sealed under a key of the tenant.
+    Grants,
+    /// One row a dataset, and one a tenant for all its datasets: which consents and grants to look at.
+    Access,
     /// A shared store's own, not among [`Self::ALL`]: which gateways work on the rows. No backup holds it.
     Gateways,
 }
@@ -71,7 +77,7 @@ pub const POLICY_ROWS: &[u8] = b".policy";
 
 impl Table {
     /// All tables of the vault's rows.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Tenants,
         Self::Datasets,
         Self::TenantKeys,
@@ -83,6 +89,9 @@ impl Table {
         Self::Approvals,
         Self::Receipts,
         Self::Policies,
+        Self::Consents,
+        Self::Grants,
+        Self::Access,
     ];
 
     /// The table's stable name in files and databases.
@@ -100,6 +109,9 @@ impl Table {
             Self::Receipts => "receipts",
             Self::Gateways => "gateways",
             Self::Policies => "policies",
+            Self::Consents => "consents",
+            Self::Grants => "grants",
+            Self::Access => "access",
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::fs::{File, Fs, Open};
 
 /// The version of what stands in the tables, in the table [`META`].
 const FORMAT: u32 = 3;
-/// The versions before, each of which had only so many of the tables, the first ones. A store of such a version is
-/// brought to this one when it is opened.
+/// The versions before, each with how many of the tables it had, the first ones. A store of such a version is brought to
+/// this one when it is opened.
 const BEFORE: [(u32, usize); 2] = [(1, 6), (2, 10)];
 const FORMAT_KEY: &[u8] = b"format";
 const META: Bytes = Bytes::new("blindvault");
@@ -173,18 +173,17 @@ fn check(file: Box<dyn File>, flags: Option<u8>) -> Result<(), Fault> {
 fn walk(db: &Database) -> Result<(), Fault> {
     let txn = db.begin_read()?;
     // First, as a newer format may have other tables.
-    let tables = match format(&txn)? {
-        Some(FORMAT) => Table::ALL.len(),
+    let found = format(&txn)?;
+    let tables = match found {
+        Some(FORMAT) => Some(Table::ALL.len()),
         Some(newer) if newer > FORMAT => {
             return Err(Fault::Damage(format!(
                 "row format {newer} is newer than {FORMAT}, which this program reads; use the program that wrote it"
             )));
         }
-        found => match BEFORE.into_iter().find(|(format, _)| found == Some(*format)) {
-            Some((_, tables)) => tables,
-            None => return Err(Fault::Damage("the row format's version is missing".into())),
-        },
+        _ => BEFORE.iter().find(|(before, _)| Some(*before) == found).map(|(_, tables)| *tables),
     };
+    let tables = tables.ok_or_else(|| Fault::Damage("the row format's version is missing".into()))?;
     let known = |name: &str| name == META.name() || Table::ALL.iter().take(tables).any(|table| table.name() == name);
     if !txn.list_tables()?.all(|table| known(table.name())) || txn.list_multimap_tables()?.next().is_some() {
         return Err(Fault::Damage("a table that does not belong to a store".into()));
@@ -226,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_the_version_before_is_brought_forward_and_one_that_lacks_a_table_is_refused() {
+    fn a_store_of_each_version_before_is_brought_forward_and_one_that_lacks_a_table_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         for (format, tables) in BEFORE {
             let path = dir.path().join(format!("before-{format}"));
@@ -235,13 +234,14 @@ mod tests {
                 let store = EmbeddedStore::open(Arc::new(OsFs), &path).unwrap();
                 assert_eq!(block_on(store.get(Table::Tenants, b"acme")).unwrap().unwrap().value, b"v");
                 let expect = if version == 1 { Expect::Absent } else { Expect::Version(1) };
-                for table in [Table::Work, Table::Policies] {
-                    let write = Write { table, key: b"acme".to_vec(), expect, value: b"w".to_vec(), revokes: false };
-                    block_on(store.commit(vec![write])).unwrap();
-                }
+                let write =
+                    Write { table: Table::Access, key: b"acme".to_vec(), expect, value: b"w".to_vec(), revokes: false };
+                block_on(store.commit(vec![write])).unwrap();
             }
         }
-        for (format, tables) in [(FORMAT, 10), (2, 9), (1, 5), (0, 6), (FORMAT + 1, 11)] {
+        let lacking = BEFORE.map(|(format, tables)| (format, tables - 1));
+        let newest = [(FORMAT, Table::ALL.len() - 1), (FORMAT + 1, Table::ALL.len()), (0, Table::ALL.len())];
+        for (format, tables) in lacking.into_iter().chain(newest) {
             let path = dir.path().join(format!("{format}-{tables}"));
             made(&path, format, tables);
             let before = std::fs::read(&path).unwrap();

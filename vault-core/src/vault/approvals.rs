@@ -1,5 +1,5 @@
-//! What takes two operators: shredding. One asks, another one approves, and that carries it out. `policies` has the
-//! other such thing.
+//! What takes two operators: shredding, and granting roles for a while. One asks, another one approves, and that carries
+//! it out. `policies` has the third such thing.
 
 use std::time::Duration;
 
@@ -41,7 +41,11 @@ impl Vault {
         self.ask_for::<ShredTenant>(call, &Ordered::ShredTenant(tenant.clone())).await
     }
 
-    async fn ask_for<A: ControlAction>(&self, call: &ControlCall<'_>, ordered: &Ordered) -> Result<Approval, Error> {
+    pub(super) async fn ask_for<A: ControlAction>(
+        &self,
+        call: &ControlCall<'_>,
+        ordered: &Ordered,
+    ) -> Result<Approval, Error> {
         let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
         let ask = Ask { tenant: ordered.tenant(), subject: ordered.subject(), ..Ask::default() };
         self.operate_about::<A, _>(call, ask, async |recorded| {
@@ -109,7 +113,7 @@ impl Vault {
     }
 
     /// Approves what another operator asked for, if it is what `seen` says, and carries it out. The answer's state is
-    /// [`ApprovalState::Executed`], with the receipt; or [`ApprovalState::Approved`] if the call's permit ran out first, or
+    /// [`ApprovalState::Executed`], with the receipt if keys were destroyed; or [`ApprovalState::Approved`] if the call's permit ran out first, or
     /// another gateway does not confirm within two seconds that it has wiped the keys: then [`Vault::tend`] goes on, and
     /// [`Self::get_approval`] gives the receipt later.
     ///
@@ -136,7 +140,17 @@ impl Vault {
                 // In the log before it happens, and in whatever state this call ends.
                 let approving = SystemEvent::Approving { approval: id, request };
                 around(Step::ShredApproving, self.audit.system_of(tenant, approving)).await?;
-                match self.keys.begin_shred(&ordered, (id, write), delay).await {
+                let begun = match &ordered {
+                    Ordered::Grant(order) => self.keys.make_grant(order, (id, write)).await,
+                    Ordered::ShredSubject(..) | Ordered::ShredTenant(_) | Ordered::ActivatePolicy(_) => {
+                        self.keys.begin_shred(&ordered, (id, write), delay).await
+                    }
+                };
+                match begun {
+                    Ok(()) if ordered.grant().is_some() => {
+                        let about = About { detail: "approved", approval: Some((id, request)) };
+                        return Ok((self.keys.approval(Some(tenant), id).await?, about));
+                    }
                     Ok(()) => break request,
                     // The one before first, then this one.
                     Err(error) if error == BUSY => {

@@ -5,7 +5,7 @@ use crate::audit::Recorded;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, DatasetId, Fingerprint, Reason, RequestId, Subject, TenantId};
-use crate::keys::{Dataset, Tenant, Turn};
+use crate::keys::{Dataset, DatasetProperties, Tenant, Turn};
 use crate::kms::Custody;
 use crate::policy::{
     ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
@@ -251,7 +251,21 @@ impl Vault {
         classification: Option<String>,
         residency: Option<String>,
     ) -> Result<Dataset, Error> {
-        let create = async |r: &_| self.keys.create_dataset(r, classification, residency).await;
+        let properties = DatasetProperties { classification, residency, ..DatasetProperties::default() };
+        self.create_dataset_as(call, (tenant, dataset), properties).await
+    }
+
+    /// The same with all that can be declared of a dataset.
+    ///
+    /// # Errors
+    /// As [`Self::create_dataset`].
+    pub async fn create_dataset_as(
+        &self,
+        call: &ControlCall<'_>,
+        (tenant, dataset): (&TenantId, &DatasetId),
+        properties: DatasetProperties,
+    ) -> Result<Dataset, Error> {
+        let create = async |r: &_| self.keys.create_dataset(r, properties).await;
         self.operate::<CreateDataset, _>(call, (Some(tenant), Some(dataset)), create).await
     }
 

@@ -78,17 +78,22 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod consents;
 mod control;
 mod data;
 mod embedded;
+mod grants;
 mod in_force;
 mod policies;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use policies::ValidPolicy;

@@ -17,7 +17,7 @@ use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
 
-use crate::pki::Ca;
+use super::pki::Ca;
 
 pub(crate) const REGISTRY: &str = r#"
 [[workload]]
@@ -33,6 +33,13 @@ service = "signup"
 environment = "production"
 tenants = ["acme"]
 roles = ["writer"]
+
+[[workload]]
+id = "spiffe://prod.example/ns/shop/sa/portal"
+service = "portal"
+environment = "production"
+tenants = ["acme", "globex", "nobody"]
+roles = ["consent"]
 
 [[workload]]
 id = "spiffe://prod.example/ns/other/sa/globex-app"
@@ -172,5 +179,6 @@ pub(crate) fn because() -> Reason {
 
 // A test file uses a part of this; naming all of it here keeps the rest from being reported as dead.
 const _: () = {
+    let _ = (People::new, People::workload, People::operator);
     let _ = (fresh, open_vault, open_vault_with, open_vault_on, tenant, dataset, target, context, call, because);
 };

@@ -12,7 +12,7 @@ use vault_core::kms::{LocalRoot, Roots};
 use vault_core::secret::SecretBytes;
 use vault_core::store::{Address, PostgresSettings, PostgresStore, Tls};
 
-use crate::postgres::{PASSWORD, Server, USER};
+use super::postgres::{PASSWORD, Server, USER};
 
 /// The instance of every store here.
 pub(crate) const INSTANCE: &str = "test";

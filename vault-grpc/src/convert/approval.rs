@@ -3,7 +3,7 @@
 use vault_core::keys::{Approval, ApprovalState};
 use vault_proto::v1;
 
-use super::timestamp;
+use super::{consent, timestamp};
 
 /// An approval as an answer.
 pub fn show(approval: &Approval) -> v1::Approval {
@@ -30,5 +30,6 @@ pub fn show(approval: &Approval) -> v1::Approval {
         receipt: approval.receipt.clone().unwrap_or_default(),
         policy_version: approval.ordered.bundle().map_or(0, |bundle| bundle.version),
         policy_sha256: approval.ordered.bundle().map(|bundle| bundle.digest.to_string()).unwrap_or_default(),
+        grant: approval.ordered.grant().map(consent::grant_order),
     }
 }

@@ -1,7 +1,9 @@
 //! The gRPC services: what each plane's listener answers, and who calls.
 
 pub mod approvals;
+pub mod consents;
 pub mod crypto;
+pub mod grants;
 pub mod policies;
 pub mod tenants;
 pub(crate) mod undecodable;
@@ -14,8 +16,10 @@ use vault_core::error::Check;
 use vault_core::principal::{Operator, Workload};
 use vault_core::{Error, Vault};
 use vault_proto::v1::approval_service_server::ApprovalServiceServer;
+use vault_proto::v1::consent_service_server::ConsentServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
+use vault_proto::v1::grant_service_server::GrantServiceServer;
 use vault_proto::v1::policy_service_server::PolicyServiceServer;
 use vault_proto::v1::tenant_service_server::TenantServiceServer;
 
@@ -29,7 +33,10 @@ pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits:
     let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::clone(end_users)))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(crypto)
+    let consents = ConsentServiceServer::new(consents::Consents::new(Arc::clone(vault), Arc::clone(end_users)))
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(crypto).add_service(consents)
 }
 
 /// What the control plane answers.
@@ -41,13 +48,16 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
     let datasets = DatasetServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
+    let grants = GrantServiceServer::new(control.clone())
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
     let approvals = ApprovalServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
     let policies = PolicyServiceServer::new(control)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(tenants).add_service(datasets).add_service(approvals).add_service(policies)
+    Routes::new(tenants).add_service(datasets).add_service(grants).add_service(approvals).add_service(policies)
 }
 
 fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {

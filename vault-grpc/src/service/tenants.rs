@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 use vault_core::id::{DatasetId, Reason, Subject, TenantId};
+use vault_core::keys::DatasetProperties;
 use vault_core::principal::Operator;
 use vault_core::vault::{ControlCall, new_request_id};
 use vault_core::{Error, Vault};
@@ -209,7 +210,9 @@ impl DatasetService for Control {
             let residency = convert::property("residency", &request.residency)?;
             let reason = convert::required_reason(&request.reason)?;
             let call = call(&who, Some(&reason))?;
-            let made = self.vault.create_dataset(&call, (&tenant, &dataset), classification, residency).await?;
+            let consent_required = request.consent_required;
+            let properties = DatasetProperties { classification, residency, consent_required };
+            let made = self.vault.create_dataset_as(&call, (&tenant, &dataset), properties).await?;
             Ok(v1::CreateDatasetResponse { dataset: Some(convert::dataset(&made)) })
         };
         answer(done.await)

@@ -22,11 +22,26 @@ pub struct Dataset {
     pub classification: Option<String>,
     /// Where it must stay, for policies.
     pub residency: Option<String>,
+    /// Whether its plaintext is released only for purposes that the tenant consented to.
+    pub consent_required: bool,
     /// When it was declared.
     pub created: Timestamp,
     /// Grows with each change.
     pub revision: u64,
 }
+
+/// What is declared of a dataset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DatasetProperties {
+    /// How sensitive it is, for policies.
+    pub classification: Option<String>,
+    /// Where it must stay, for policies.
+    pub residency: Option<String>,
+    /// Whether its plaintext is released only for purposes that the tenant consented to. It stays so: nothing takes it
+    /// back.
+    pub consent_required: bool,
+}
+
 impl Keyring {
     /// Declares a dataset.
     ///
@@ -35,8 +50,7 @@ impl Keyring {
     pub async fn create_dataset(
         &self,
         recorded: &Recorded<Permit<CreateDataset>>,
-        classification: Option<String>,
-        residency: Option<String>,
+        properties: DatasetProperties,
     ) -> Result<Dataset, Error> {
         in_time(recorded, &*self.parts.clock)?;
         let (tenant, dataset) = (tenant_of(recorded)?, dataset_of(recorded)?);
@@ -44,7 +58,9 @@ impl Keyring {
         if owner.state == TenantState::Destroyed {
             return Err(DESTROYED);
         }
-        let row = DatasetRow { classification, residency, created: self.parts.clock.now().0 };
+        let DatasetProperties { classification, residency, consent_required } = properties;
+        let created = self.parts.clock.now().0;
+        let row = DatasetRow { classification, residency, created, consent_required, access: false };
         let write = rows::write(Table::Datasets, rows::dataset_key(tenant, dataset), Expect::Absent, &row)?;
         match self.parts.store.commit(vec![write]).await {
             Ok(()) => Ok(dataset_view(tenant.clone(), dataset.clone(), row, 1)),
@@ -99,6 +115,7 @@ fn dataset_view(tenant: TenantId, id: DatasetId, row: DatasetRow, revision: u64)
         id,
         classification: row.classification,
         residency: row.residency,
+        consent_required: row.consent_required,
         created: Timestamp(row.created),
         revision,
     }

@@ -10,7 +10,7 @@ mod datasets;
 mod rotation;
 mod tenants;
 
-pub use datasets::Dataset;
+pub use datasets::{Dataset, DatasetProperties};
 pub use rotation::Rotation;
 pub use tenants::Tenant;
 

@@ -60,6 +60,7 @@ impl Keyring {
             created: now,
             updated: now,
             lists_subject_keys: true,
+            access: false,
         };
         let side_row = SideKeyRow { tenant_key_version: version.0, wrapped: pseudonyms, created: now };
         let writes = vec![
