@@ -1,5 +1,7 @@
 //! Two vaults on one database, as two gateways are: a withdrawal or revocation on one stops the other, in time.
 
+#![expect(clippy::print_stdout, clippy::indexing_slicing, reason = "it says what it measured; the relay is a fixture")]
+
 #[path = "../../../tests/common/pg_bed.rs"]
 mod pg_bed;
 #[path = "../../../tests/common/postgres.rs"]

@@ -1,6 +1,8 @@
 //! Consents and grants through the whole vault. They are here because only the crate itself can make an end user whom no
 //! token proves.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod consents;
 mod forged;
 #[cfg(feature = "postgres")]
