@@ -1,5 +1,6 @@
 //! Finding the key of a call, in memory and not, by the number of rows. `cargo run --release -p vault-benches --bin keys`
 //! does the same up to a million rows, in turn within one run, with redb and a `HashMap` beside it.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot work must stop")]
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use vault_benches::lookup::{Lookup, Many, SET};
@@ -11,7 +12,7 @@ fn look_up(c: &mut Criterion) {
         let mut group = c.benchmark_group(format!("256_lookups_{many:?}").to_lowercase());
         group.throughput(criterion::Throughput::Elements(SET as u64));
         for rows in sizes {
-            let dir = tempfile::tempdir().expect("a directory");
+            let dir = tempfile::tempdir().unwrap();
             Lookup::fill(dir.path(), many, *rows);
             let mut ours = Lookup::open(dir.path(), dir.path(), many, *rows);
             for (name, cached) in [("cached", true), ("uncached", false)] {
@@ -26,7 +27,7 @@ fn look_up(c: &mut Criterion) {
                             } else {
                                 ours.evict();
                             }
-                            all += ours.look_up(&ready) * u32::try_from(SET).unwrap_or(u32::MAX);
+                            all += ours.look_up(&ready) * u32::try_from(SET).unwrap();
                             ready.done();
                         }
                         all

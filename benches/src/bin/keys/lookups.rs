@@ -59,11 +59,8 @@ impl Place {
 /// All rows of data keys.
 fn all(redb: &Database) -> HashMap<Vec<u8>, Vec<u8>> {
     let rows = redb.begin_read().unwrap().open_table(DATA_KEYS).unwrap();
-    let row = |entry: Result<(redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>), _>| {
-        let (key, value) = entry.unwrap();
-        (key.value().to_vec(), value.value().to_vec())
-    };
-    rows.iter().unwrap().map(row).collect()
+    let entries = rows.iter().unwrap().map(|entry| entry.unwrap());
+    entries.map(|(key, value)| (key.value().to_vec(), value.value().to_vec())).collect()
 }
 
 /// One row of redb, as the store reads one: a transaction each.
