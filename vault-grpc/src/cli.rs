@@ -92,7 +92,7 @@ enum Command {
     Audit(AuditCommand),
     /// The policies.
     #[command(subcommand)]
-    Policy(policy::PolicyCommand),
+    Policy(Box<policy::PolicyCommand>),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -153,7 +153,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
-        Command::Policy(command) => policy::run(command),
+        Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }
 }

@@ -86,7 +86,7 @@ mod grants;
 mod in_force;
 mod policies;
 mod settings;
-#[cfg(test)]
+#[cfg(all(test, feature = "dev"))]
 mod tests;
 mod upkeep;
 

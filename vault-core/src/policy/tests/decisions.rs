@@ -87,7 +87,18 @@ fn condition(dice: &mut Dice, depth: usize) -> String {
     }
 }
 
-fn policies(dice: &mut Dice) -> String {
+/// A set that loads: seldom one contradicts itself, which the validator refuses.
+fn policies(dice: &mut Dice) -> (String, PolicySet) {
+    for _ in 0..20 {
+        let text = text(dice);
+        if let Ok(set) = load(&text) {
+            return (text, set);
+        }
+    }
+    panic!("twenty sets in a row do not load: {:?}", load(&text(dice)));
+}
+
+fn text(dice: &mut Dice) -> String {
     let mut text = String::new();
     for n in 0..1 + dice.below(16) {
         let effect = if dice.one_in(3) { "forbid" } else { "permit" };
@@ -227,9 +238,9 @@ impl World {
     fn swap(&mut self, dice: &mut Dice, now: Timestamp) {
         let (who, entries) = described(dice);
         if self.who.is_empty() || dice.one_in(2) {
-            self.text = policies(dice);
-            self.naive = Naive::new(&self.text);
-            self.authorizer.swap(load(&self.text).unwrap_or_else(|e| panic!("{e}\n{}", self.text)), registry(&entries));
+            let (text, set) = policies(dice);
+            (self.naive, self.text) = (Naive::new(&text), text);
+            self.authorizer.swap(set, registry(&entries));
         } else {
             self.authorizer.swap_registry(registry(&entries));
         }
