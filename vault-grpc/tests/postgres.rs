@@ -1,6 +1,6 @@
 //! Two gateways on one PostgreSQL, as they are configured and called: over the network.
 #![cfg(all(feature = "dev", feature = "postgres"))]
-#![expect(clippy::print_stdout, reason = "tests, which say what they measured")]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "tests, which say what they measured")]
 #![expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 
 use std::fs;
