@@ -1,6 +1,6 @@
 //! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
-//! PostgreSQL, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact versions, and all but
-//! Debian's packages below the target directory.
+//! PostgreSQL, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
+//! versions, and all but Debian's packages below the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
