@@ -15,7 +15,8 @@ pub(super) fn verify(files: &Files, proof: &Path, key: &str) -> ExitCode {
         Err(error) => return wrong_usage(error),
     };
     let verified = verifier_of(key).and_then(|prover| {
-        let record = ProofText::verify(&note.text, &[prover.clone()], texts.schema.source(), &texts.policies())?;
+        let record =
+            ProofText::verify(&note.text, std::slice::from_ref(&prover), texts.schema.source(), &texts.policies())?;
         Ok((record, prover))
     });
     match verified {
