@@ -1,6 +1,7 @@
 //! `vault-grpc policy …`, as a pipeline calls it: what it prints and how it exits, on the examples and on bad input.
 #![cfg(feature = "prove")]
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 
 #[path = "../../vault-core/tests/common/solver.rs"]
 mod solver;
