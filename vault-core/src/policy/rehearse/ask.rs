@@ -31,7 +31,7 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
         consent: GrantConsent WithdrawConsent ListConsents;
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
             CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject GetApproval
-            RequestGrant RevokeGrant ListGrants;
+            RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy ListPolicies;
     }
 }
 
@@ -108,5 +108,36 @@ fn outcome<A: Action>(decided: Result<Permit<A>, Refusal>) -> Outcome {
             reason: Some(refusal.reason),
             policies: refusal.decision.policies,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::rehearse::Scenes;
+    use crate::policy::{PolicySet, Registry};
+
+    #[test]
+    fn every_action_can_be_asked_for() {
+        let authorizer = Authorizer::new(PolicySet::baseline().unwrap(), Registry::empty());
+        for (actions, checks) in [
+            (DATA_ACTIONS, ["registry", "types"]),
+            (CONSENT_ACTIONS, ["registry", "types"]),
+            (CONTROL_ACTIONS, ["types", "policy"]),
+        ] {
+            for action in actions {
+                for (who, check) in ["prod.example/a", "operators.example/operator/alice"].into_iter().zip(checks) {
+                    let text = format!(
+                        "workload_domain = \"prod.example\"\npolicies = []\n[[test]]\nname = \"a\"\naction = \"{action}\"\n\
+                         principal = \"spiffe://{who}\"\ntenant = \"acme\"\ndataset = \"orders\"\npurpose = \"billing\"\n\
+                         end_user = {{ subject = \"ann\", tenant = \"acme\" }}\n"
+                    );
+                    let scenes = Scenes::parse("t", &text).unwrap();
+                    let outcome = ask(&authorizer, &scenes.scenes[0]).unwrap();
+                    // An operator may be allowed: which is no less an answer.
+                    assert!(outcome.allowed || outcome.check == Some(check), "{action} {who}: {outcome}");
+                }
+            }
+        }
     }
 }

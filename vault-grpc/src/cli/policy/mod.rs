@@ -55,7 +55,7 @@ pub(super) enum PolicyCommand {
     },
     /// Prove for all requests at once that the set keeps the guards, with an SMT solver.
     #[cfg(feature = "prove")]
-    Prove(prove::Options),
+    Prove(Box<prove::Options>),
     /// Signed bundles of schema, policies and registry.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
