@@ -9,8 +9,11 @@
 use crate::crypto::sha256;
 use crate::error::Error;
 use crate::id::{Fingerprint, Purpose, Reason};
-use crate::policy::{MAX_POLICIES, PolicySet, Registry, Source};
+use crate::policy::{PolicySet, Registry, Source};
 use crate::time::Timestamp;
+
+/// Most files with policies.
+const MAX_FILES: usize = 1_000;
 
 /// Longest bundle in its canonical form, in bytes: all texts together. So it fits one message of the gateway, and its
 /// rows one commit.
@@ -69,7 +72,7 @@ impl Bundle {
         if Reason::parse(&self.comment).is_err() {
             return refuse("comment", "must be 1 to 512 bytes of text without control characters");
         }
-        if self.policies.len() > MAX_POLICIES {
+        if self.policies.len() > MAX_FILES {
             return refuse("policies", "more than 1,000 files");
         }
         for (at, file) in self.policies.iter().enumerate() {

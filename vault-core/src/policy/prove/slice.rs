@@ -1,5 +1,5 @@
 //! The policies that can apply to one kind of request, by their scopes alone: the others say nothing there, so a proof
-//! need not carry them. A test shows with the solver that a slice decides as the whole set does.
+//! need not carry them. What a proof finds is replayed on the whole set.
 
 use cedar_policy::{
     ActionConstraint, Entities, EntityTypeName, Policy, PolicySet, PrincipalConstraint, RequestEnv, ResourceConstraint,
