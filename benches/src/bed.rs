@@ -144,7 +144,8 @@ impl Bed {
             cache,
             clock: Arc::clone(&clock),
         });
-        let authorizer = Authorizer::new(PolicySet::baseline().unwrap(), registry(tenants));
+        // Keys are what is measured here; kept decisions would be counted as theirs.
+        let authorizer = Authorizer::caching(PolicySet::baseline().unwrap(), registry(tenants), 0);
         let parts = VaultParts { authorizer, audit, keys: keys.unwrap(), clock };
         let (workloads, operators) = (Ca::new(), Ca::new());
         Self { vault: Arc::new(Vault::new(parts)), store, workloads, operators }

@@ -26,7 +26,9 @@ use crate::fs::OsFs;
 use crate::id::{ConsentId, Purpose};
 use crate::keys::{CacheSettings, ConsentScope, DatasetProperties, NewConsent};
 use crate::principal::{EndUser, Operator, Workload};
-use crate::time::{Clock as _, ManualClock, Timestamp};
+#[cfg(feature = "postgres")]
+use crate::time::Clock as _;
+use crate::time::{ManualClock, Timestamp};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 /// With the baseline a policy forbids it before the code would: `Check::Consent` is the answer where no policy does.
