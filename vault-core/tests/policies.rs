@@ -48,11 +48,11 @@ fn a_bundle_comes_into_force_by_two_operators_and_stays_so() {
 
     let first = bed.sign(bed.bundle(1, None, NO_DECRYPT));
     let valid = block_on(vault.validate_policy(&call(&bed.alice, &bed.reason), &first)).unwrap();
-    assert_eq!((valid.reference, valid.workloads), (first.reference(), 3));
+    assert_eq!((valid.reference, valid.workloads), (first.reference(), 4));
     assert_eq!(valid.signers, ["policy/ines", "policy/jan"]);
     assert!(valid.policies.contains(&"no-decrypt".to_owned()));
     let stored = bed.propose(&vault, &first).unwrap();
-    assert_eq!((stored.state, stored.proposer, stored.workloads), (BundleState::Pending, by_alice(&bed), 3));
+    assert_eq!((stored.state, stored.proposer, stored.workloads), (BundleState::Pending, by_alice(&bed), 4));
     assert_eq!(bed.propose(&vault, &first).unwrap().reference, first.reference(), "the same again");
     let asked = bed.ask(&vault, first.reference()).unwrap();
     assert_eq!((asked.state, asked.ordered.bundle()), (ApprovalState::Pending, Some(first.reference())));
@@ -127,9 +127,9 @@ fn whatever_is_wrong_with_a_bundle_is_named_and_the_old_one_stays_in_force() {
         ("extra.cedar line 1", bed.sign(with(&"(".repeat(5000))), "too deep"),
         ("extra.cedar line 1", bed.sign(with(&"a ".repeat(5000))), "too long a policy"),
         ("extra.cedar line 1", bed.sign(with(&" ".repeat(256 * 1024 + 1))), "too long a file"),
-        ("registry line 23, id", registry("spiffe://operators.example/operator/x"), "an operator as workload"),
-        ("registry line 23, id", registry("spiffe://prod.example/Operator/x"), "an operator as workload"),
-        ("registry lines 17 and 23, id", registry("spiffe://prod.example/ns/other/sa/*"), "patterns that overlap"),
+        ("registry line 30, id", registry("spiffe://operators.example/operator/x"), "an operator as workload"),
+        ("registry line 30, id", registry("spiffe://prod.example/Operator/x"), "an operator as workload"),
+        ("registry lines 24 and 30, id", registry("spiffe://prod.example/ns/other/sa/*"), "patterns that overlap"),
     ];
     for (name, signed, what) in &table {
         let call = || call(&bed.alice, &bed.reason);
