@@ -96,7 +96,7 @@ impl Site {
         let store = format!(
             "kind = \"postgres\"\nhosts = [\"localhost:{}\"]\nca = \"db-ca.pem\"\ndatabase = \"{database}\"\n\
              user = \"{USER}\"\npassword_file = \"db.password\"\nconnect_timeout_ms = 30000\nwait_timeout_ms = 30000\n\
-             statement_timeout_ms = 30000\n",
+             statement_timeout_ms = 30000\nrevocation_lease_ms = 2000\n",
             server.port,
         );
         self.edit("vault.toml", "path = \"data/vault.redb\"\n", &store);
