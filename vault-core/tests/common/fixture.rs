@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use vault_core::Vault;
 use vault_core::audit::{Log, LogSigner, Recovery};
 use vault_core::envelope::Context;
 use vault_core::fs::{Fs, OsFs};
@@ -16,6 +15,7 @@ use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, Wor
 use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
+use vault_core::{Error, Vault};
 
 use super::pki::Ca;
 
@@ -97,6 +97,19 @@ pub(crate) fn open_vault_with(
     open_vault_under(fs, dir, clock, cache, Roots::single(root).unwrap())
 }
 
+/// The store of a directory. The thread that wipes keys may hold a vault that was just closed for a moment longer.
+pub(crate) fn open_store(fs: &Arc<dyn Fs>, dir: &Path) -> EmbeddedStore {
+    let begun = std::time::Instant::now();
+    loop {
+        match EmbeddedStore::open(Arc::clone(fs), &dir.join("store.redb")) {
+            Err(Error::Unavailable { .. }) if begun.elapsed() < std::time::Duration::from_secs(10) => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// The same with several root keys.
 pub(crate) fn open_vault_under(
     fs: Arc<dyn Fs>,
@@ -105,7 +118,7 @@ pub(crate) fn open_vault_under(
     cache: CacheSettings,
     roots: Arc<Roots>,
 ) -> Vault {
-    let store = Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("store.redb")).unwrap());
+    let store = Arc::new(open_store(&fs, dir));
     open_vault_on(store, fs, dir, clock, cache, roots)
 }
 

@@ -1,16 +1,17 @@
 //! What somebody who edits the store's file can and cannot do.
 
+use super::fixture::open_store;
 use super::*;
-use crate::store::{EmbeddedStore, Expect, Row, Store as _, Table, Write};
+use crate::store::{Expect, Row, Store as _, Table, Write};
 
 fn rows(dir: &Path, table: Table) -> Vec<(Vec<u8>, Row)> {
-    let store = EmbeddedStore::open(Arc::new(OsFs), &dir.join("store.redb")).unwrap();
+    let store = open_store(&(Arc::new(OsFs) as _), dir);
     block_on(store.scan(table, b"", None, 99)).unwrap().into_iter().map(|found| (found.key, found.row)).collect()
 }
 
 /// Puts a value in a row's place, or makes the row.
 fn put(dir: &Path, table: Table, key: &[u8], value: &[u8]) {
-    let store = EmbeddedStore::open(Arc::new(OsFs), &dir.join("store.redb")).unwrap();
+    let store = open_store(&(Arc::new(OsFs) as _), dir);
     let there = block_on(store.get(table, key)).unwrap();
     let expect = there.map_or(Expect::Absent, |row| Expect::Version(row.version));
     let write = Write { table, key: key.to_vec(), expect, value: value.to_vec(), revokes: false };
