@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use vault_client::{BatchItem, ClientError, Code, OperatorClient, Sealed, Target, VaultClient};
-use vault_proto::v1::Plane;
+use vault_client::{
+    BatchItem, ClientError, Code, ConsentClient, EndUserToken, OperatorClient, Sealed, Target, VaultClient,
+};
+use vault_proto::v1::{Consent, Plane};
 
 use super::Failed;
 use super::data::{Field, fields};
@@ -162,8 +164,9 @@ async fn operator_at_the_data_plane(scene: &Scene, report: &mut Report) -> Resul
 
 async fn data_calls_at_the_control_plane(scene: &Scene, old: &One<'_>, report: &mut Report) -> Result<(), Failed> {
     let channel = scene.with(At::Control, &scene.operator_name())?.channel().await?;
-    let client = VaultClient::from_channel(channel);
+    let (client, consents) = (VaultClient::from_channel(channel.clone()), ConsentClient::from_channel(channel));
     let target = target(ACME.0, old.field);
+    let token = EndUserToken::new("nobody");
     let envelope = || old.envelope.envelope.clone();
     let items = || vec![item(old.field, || BatchItem::envelope(DATASET, envelope()))];
     let codes = report
@@ -174,6 +177,13 @@ async fn data_calls_at_the_control_plane(scene: &Scene, old: &One<'_>, report: &
                 client.rewrap(&target, envelope()).await.err().map(|e| e.code()),
                 client.batch_encrypt(ACME.0, PURPOSE, items()).await.err().map(|e| e.code()),
                 client.batch_decrypt(ACME.0, PURPOSE, items()).await.err().map(|e| e.code()),
+                consents
+                    .grant(&token, Consent { tenant: ACME.0.to_owned(), ..Consent::default() })
+                    .await
+                    .err()
+                    .map(|e| e.code()),
+                consents.withdraw(&token, ACME.0, "").await.err().map(|e| e.code()),
+                consents.list(&token, ACME.0, 1, "").await.err().map(|e| e.code()),
             ]
         })
         .await;
