@@ -7,27 +7,7 @@ use vault_core::policy::Source;
 /// The workload that asks.
 pub const WORKLOAD: &str = "spiffe://prod.example/ns/shop/sa/billing";
 /// Its entry, among those of other services.
-pub const REGISTRY: &str = r#"
-[[workload]]
-id = "spiffe://prod.example/ns/shop/sa/billing"
-service = "billing"
-environment = "production"
-tenants = ["acme", "globex"]
-roles = ["writer", "reader"]
-
-[[workload]]
-id = "spiffe://prod.example/ns/shop/sa/signup"
-service = "signup"
-environment = "production"
-tenants = ["acme"]
-roles = ["writer"]
-
-[[workload]]
-id = "spiffe://prod.example/tenant/{tenant}/region/*/sa/support-desk"
-service = "support-desk"
-environment = "production"
-roles = ["reader"]
-"#;
+pub const REGISTRY: &str = include_str!("../../policies/registry.toml");
 
 /// What an `n`th policy is about: the first ten the request that is measured, each further ten another service with its
 /// own tenant and datasets.

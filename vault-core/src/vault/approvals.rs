@@ -8,7 +8,7 @@ use super::{LifecycleSettings, Vault};
 use crate::audit::{Recorded, SystemEvent};
 use crate::error::Error;
 use crate::failpoint::{Step, around};
-use crate::id::{ApprovalId, Subject, TenantId};
+use crate::id::{ApprovalId, Reason, Subject, TenantId};
 use crate::keys::receipt::{self, ReceiptText};
 use crate::keys::{Approval, ApprovalState, BUSY, Everywhere, NewApproval, Ordered, Seen, Shredded, Turn};
 use crate::policy::{Approve, ControlAction, GetApproval, ListApprovals, Permit, Reject, ShredSubject, ShredTenant};
@@ -48,18 +48,25 @@ impl Vault {
     ) -> Result<Approval, Error> {
         let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
         let ask = Ask { tenant: ordered.tenant(), subject: ordered.subject(), ..Ask::default() };
-        self.operate_about::<A, _>(call, ask, async |recorded| {
-            let new = NewApproval {
-                ordered,
-                reason,
-                requester: &recorded.permit().decision().principal,
-                lifetime_millis: self.lifecycle.approval_millis,
-            };
-            let asked = self.keys.ask_approval(new).await?;
-            let about = About { detail: "asked for", approval: Some((asked.id, asked.request_sha256)) };
-            Ok((asked, about))
-        })
-        .await
+        self.operate_about::<A, _>(call, ask, async |recorded| self.pend(recorded, ordered, reason).await).await
+    }
+
+    /// Writes down what waits for another operator.
+    pub(super) async fn pend<A: ControlAction>(
+        &self,
+        recorded: &Recorded<Permit<A>>,
+        ordered: &Ordered,
+        reason: &Reason,
+    ) -> Result<(Approval, About), Error> {
+        let new = NewApproval {
+            ordered,
+            reason,
+            requester: &recorded.permit().decision().principal,
+            lifetime_millis: self.lifecycle.approval_millis,
+        };
+        let asked = self.keys.ask_approval(new).await?;
+        let about = About { detail: "asked for", approval: Some((asked.id, asked.request_sha256)) };
+        Ok((asked, about))
     }
 
     /// Lists up to `limit` approvals after one, oldest first, whatever became of them; without their receipts.

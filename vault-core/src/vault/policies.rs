@@ -7,7 +7,7 @@ use crate::audit::{Recorded, SystemEvent};
 use crate::bundle::{Act, Active, BundleRef, Judged, Shelf, SignedBundle, StoredBundle};
 use crate::error::Error;
 use crate::id::ApprovalId;
-use crate::keys::{Approval, ApprovalState, NewApproval, Ordered, Seen};
+use crate::keys::{Approval, ApprovalState, Ordered, Seen};
 use crate::policy::{
     ActivatePolicy, Approve, GetApproval, GetPolicy, ListPolicies, Permit, ProposePolicy, Reject, ValidatePolicy,
 };
@@ -102,15 +102,7 @@ impl Vault {
                 return Err(Error::invalid("digest", "is not that of the bundle of this version"));
             }
             self.active().await?.admits(bundle, stored.previous)?;
-            let new = NewApproval {
-                ordered: &Ordered::ActivatePolicy(bundle),
-                reason,
-                requester: &recorded.permit().decision().principal,
-                lifetime_millis: self.lifecycle.approval_millis,
-            };
-            let asked = self.keys.ask_approval(new).await?;
-            let about = About { detail: "asked for", approval: Some((asked.id, asked.request_sha256)) };
-            Ok((asked, about))
+            self.pend(recorded, &Ordered::ActivatePolicy(bundle), reason).await
         })
         .await
     }
