@@ -106,12 +106,12 @@ impl Acknowledged {
         }
     }
 
-    /// Opens everything.
-    pub(crate) async fn all_is_there(&self, served: &Served) {
+    /// Opens everything; answers how many subjects are shredded.
+    pub(crate) async fn all_is_there(&self, served: &Served) -> usize {
         let writes = self.writes.lock().unwrap().clone();
         self.all_open(&served.workloads, writes.into_iter()).await;
         let shreds = self.shreds.lock().unwrap().clone();
-        self.shreds_are_whole(served, &shreds).await;
+        self.shreds_are_whole(served, &shreds).await
     }
 
     /// Opens envelopes, in batches.
@@ -133,8 +133,10 @@ impl Acknowledged {
         }
     }
 
-    /// What was shredded is gone, also if the gateway was killed in the middle; what nobody approved is there.
-    async fn shreds_are_whole(&self, served: &Served, shreds: &[Shred]) {
+    /// What was shredded is gone, also if the gateway was killed in the middle; what nobody approved is there. Answers how
+    /// many are gone: more than were answered, since on a shared store an approval waits for the one that was killed.
+    async fn shreds_are_whole(&self, served: &Served, shreds: &[Shred]) -> usize {
+        let mut gone = 0;
         let client = &served.workloads[0];
         let tenant = WORKLOADS[0].1;
         for shred in shreds {
@@ -145,6 +147,7 @@ impl Acknowledged {
             self.call();
             match state.state() {
                 ApprovalState::Executed => {
+                    gone += 1;
                     assert_eq!(opened.unwrap_err().code(), Code::InvalidArgument, "{}", shred.subject);
                     let sealed = client.encrypt(&target, b"again").await;
                     assert_eq!(sealed.unwrap_err().code(), Code::FailedPrecondition, "{}", shred.subject);
@@ -156,6 +159,7 @@ impl Acknowledged {
                 }
             }
         }
+        gone
     }
 }
 
