@@ -55,7 +55,7 @@ impl Source<'_> {
 #[derive(Debug)]
 pub struct PolicySet {
     slices: HashMap<(&'static str, Kind), Slice>,
-    data: HashMap<&'static str, Index>,
+    data: HashMap<&'static str, Index, foldhash::fast::RandomState>,
     ids: Vec<String>,
 }
 
@@ -229,14 +229,14 @@ pub(super) const fn what_is_wrong(error: &ValidationError) -> &'static str {
     }
 }
 
-type Slices = (HashMap<(&'static str, Kind), Slice>, HashMap<&'static str, Index>);
+type Slices = (HashMap<(&'static str, Kind), Slice>, HashMap<&'static str, Index, foldhash::fast::RandomState>);
 
 /// One slice for each action of the code and each kind of resource that the schema allows it on; refuses a schema
 /// whose shapes are not those of [`entities`].
 fn slices(schema: &Schema, set: &cedar_policy::PolicySet) -> Result<Slices, &'static str> {
     let actions = schema.action_entities().map_err(|_| "its actions cannot be listed")?;
     let probe = Probe::new(schema).map_err(|NotExpressible| "entities of this version do not fit the schema")?;
-    let (mut slices, mut data) = (HashMap::new(), HashMap::new());
+    let (mut slices, mut data) = (HashMap::new(), HashMap::default());
     let mut singles = HashMap::new();
     for (names, world) in
         [(DATA_ACTIONS, World::Data), (CONSENT_ACTIONS, World::Consent), (CONTROL_ACTIONS, World::Control)]

@@ -1,8 +1,8 @@
 //! A policy's scope and condition as a [`Test`], and what of a request it reads. Cedar's own syntax tree is walked; what
 //! is not understood is [`Test::Opaque`], and reads everything.
 
+use cedar_policy::pst::{ActionConstraint, Policy as Tree, PrincipalConstraint, ResourceConstraint};
 use cedar_policy::pst::{BinaryOp, Clause, EntityOrSlot, EntityUID, Expr, Literal, UnaryOp, Var};
-use cedar_policy::pst::{Policy as Tree, PrincipalConstraint, ResourceConstraint};
 
 use super::reads::Reads;
 use super::screen::{Flag, Names, Optional, Test, Text, Than};
@@ -37,7 +37,11 @@ pub(super) fn policy(policy: &cedar_policy::Policy) -> (Test, Reads) {
         ResourceConstraint::IsIn(of, _) if of.to_string() != DATASET => Test::Is(false),
         ResourceConstraint::In(_) | ResourceConstraint::IsIn(..) => opaque,
     };
-    let (mut test, mut reads) = (and(principal, resource), Reads::NOTHING);
+    let is_in = matches!(tree.principal, PrincipalConstraint::In(_) | PrincipalConstraint::IsIn(..))
+        || matches!(tree.resource, ResourceConstraint::In(_) | ResourceConstraint::IsIn(..));
+    let scope = if is_in { Reads::TENANT } else { Reads::NOTHING };
+    let groups = if matches!(tree.action, ActionConstraint::In(_)) { Reads::ACTION } else { Reads::NOTHING };
+    let (mut test, mut reads) = (and(principal, resource), scope.and(groups));
     for clause in tree.clauses() {
         let (Clause::When(expr) | Clause::Unless(expr)) = clause;
         reads = reads.and(Reads::of(expr));

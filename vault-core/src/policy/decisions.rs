@@ -30,10 +30,13 @@ const MAX_IDS: usize = 64;
 /// How many verdicts are kept at most, for each unit of the plans' weight.
 const VERDICTS_PER_PLAN: usize = 4;
 
+/// Hashed with a seed of this process's own: only workloads of the registry put keys here, and the number of keys is bounded.
+type Map<V> = papaya::HashMap<Box<[u8]>, Arc<V>, foldhash::quality::RandomState>;
+
 /// Plans and verdicts.
 pub(super) struct Decisions {
-    plans: papaya::HashMap<Box<[u8]>, Arc<Plan>>,
-    verdicts: papaya::HashMap<Box<[u8]>, Arc<Verdict>>,
+    plans: Map<Plan>,
+    verdicts: Map<Verdict>,
     serial: AtomicU64,
     /// Of the plans; what two threads put there at once may count twice.
     weight: AtomicUsize,
@@ -46,8 +49,8 @@ pub(super) struct Decisions {
 impl Decisions {
     pub(super) fn new(capacity: usize) -> Self {
         Self {
-            plans: papaya::HashMap::new(),
-            verdicts: papaya::HashMap::new(),
+            plans: Map::default(),
+            verdicts: Map::default(),
             serial: AtomicU64::new(0),
             weight: AtomicUsize::new(0),
             capacity,
@@ -63,7 +66,7 @@ impl Decisions {
     /// The verdict on a question.
     pub(super) fn decide(&self, question: &Question<'_>) -> Result<Arc<Verdict>, NotExpressible> {
         if self.capacity == 0 {
-            return Plan::new(question, 0)?.decide(question).map(Arc::new);
+            return Plan::once(question)?.decide(question).map(Arc::new);
         }
         let mut key = plan_key(question);
         let found = self.plans.pin().get(key.as_slice()).map(Arc::clone);
@@ -115,7 +118,7 @@ impl fmt::Debug for Decisions {
 }
 
 /// A full map starts again: what is in use is back after one decision each. Answers whether it was kept.
-fn keep<V>(map: &papaya::HashMap<Box<[u8]>, Arc<V>>, key: &[u8], value: &Arc<V>, full: bool) -> bool {
+fn keep<V>(map: &Map<V>, key: &[u8], value: &Arc<V>, full: bool) -> bool {
     if key.len() > MAX_KEY {
         return false;
     }

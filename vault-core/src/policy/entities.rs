@@ -160,7 +160,7 @@ pub(super) fn data_context_for(asked: &Asked<'_>, reads: Reads) -> Result<Contex
     let user = asked.end_user.filter(|_| reads.has(Reads::USER));
     let pairs = [
         reads.has(Reads::TIME).then(|| Ok(("now", datetime(asked.now)?))),
-        Some(Ok(("purpose", string(asked.purpose.as_str())))),
+        reads.has(Reads::PURPOSE).then(|| Ok(("purpose", string(asked.purpose.as_str())))),
         reads.has(Reads::HAS_SUBJECT).then(|| Ok(("hasSubject", RestrictedExpression::new_bool(asked.has_subject)))),
         reads.has(Reads::ITEMS).then(|| Ok(("items", RestrictedExpression::new_long(i64::from(asked.items))))),
         reads.has(Reads::CONSENT).then(|| Ok(("consent", RestrictedExpression::new_bool(asked.consent)))),

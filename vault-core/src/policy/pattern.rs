@@ -75,7 +75,7 @@ fn is_operator(first: &str) -> bool {
 /// Disjoint patterns by their segments, each with a value.
 #[derive(Debug)]
 pub(super) struct Tree<T> {
-    literal: HashMap<Box<str>, Tree<T>>,
+    literal: HashMap<Box<str>, Tree<T>, foldhash::quality::RandomState>,
     /// `*` and `{tenant}` match the same, so they share a branch.
     wild: Option<Box<Tree<T>>>,
     value: Option<T>,
@@ -83,7 +83,7 @@ pub(super) struct Tree<T> {
 
 impl<T> Default for Tree<T> {
     fn default() -> Self {
-        Self { literal: HashMap::new(), wild: None, value: None }
+        Self { literal: HashMap::default(), wild: None, value: None }
     }
 }
 
@@ -133,8 +133,11 @@ impl<T> Tree<T> {
         if segment.is_empty() {
             return None;
         }
-        let literal = self.literal.get(segment).and_then(|node| node.walk(&mut segments.clone()));
-        literal.or_else(|| self.wild.as_ref().and_then(|node| node.walk(segments)))
+        let literal = self.literal.get(segment);
+        let Some(wild) = &self.wild else {
+            return literal.and_then(|node| node.walk(segments));
+        };
+        literal.and_then(|node| node.walk(&mut segments.clone())).or_else(|| wild.walk(segments))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What decides for one principal, action, dataset and purpose: the policies that may matter there, and the entities they
 //! read, made once.
 
+use std::iter;
 use std::sync::Arc;
 
 use cedar_policy::{Authorizer, Entities, EntityUid, Request, Response};
@@ -59,9 +60,18 @@ pub(super) struct Plan {
 
 impl Plan {
     pub(super) fn new(question: &Question<'_>, serial: u64) -> Result<Self, NotExpressible> {
+        Self::made(question, serial, None)
+    }
+
+    /// For this one question.
+    pub(super) fn once(question: &Question<'_>) -> Result<Self, NotExpressible> {
+        Self::made(question, 0, Some(question.asked))
+    }
+
+    fn made<'a>(question: &Question<'a>, serial: u64, asked: Option<&'a Asked<'a>>) -> Result<Self, NotExpressible> {
         let (tenant, facts) = (question.tenant, question.facts);
         let id = format!("{tenant}/{}", question.dataset);
-        let policies = question.policies.find(&question.view(&id));
+        let policies = question.policies.find(&View { asked, ..question.view(&id) });
         let reads = policies.iter().fold(Reads::NOTHING, |reads, policy| reads.and(policy.reads));
         let weight = 1 + question.grant.copied() / 32 + policies.len() / 256;
         let known = question.grant.principal(question.principal)?;
@@ -69,8 +79,11 @@ impl Plan {
         let dataset = entities::dataset(tenant, question.dataset, Some(facts))?;
         let resource = dataset.uid();
         // A decision about a suspended tenant ends before any policy is asked.
-        let tenant = entities::tenant(tenant, Some(&Facts { suspended: false, dataset: None }))?;
-        let all = [tenant, dataset, question.policies.action.clone()];
+        let tenant = || entities::tenant(tenant, Some(&Facts { suspended: false, dataset: None }));
+        // Each one takes as long to add as a policy to evaluate.
+        let tenant = reads.has(Reads::TENANT).then(tenant).transpose()?;
+        let action = reads.has(Reads::ACTION).then(|| question.policies.action.clone());
+        let all = iter::once(dataset).chain(tenant).chain(action);
         let entities = known.add_entities(all, None).map_err(|_| NotExpressible)?;
         Ok(Self { serial, reads, weight, policies, id, principal, resource, entities })
     }
@@ -79,10 +92,11 @@ impl Plan {
     /// any error is a refusal.
     pub(super) fn decide(&self, question: &Question<'_>) -> Result<Verdict, NotExpressible> {
         let view = View { asked: Some(question.asked), ..question.view(&self.id) };
-        let mut left = self.policies.iter().filter(|policy| policy.may_matter(&view)).peekable();
+        let left: Vec<_> = self.policies.iter().filter(|policy| policy.may_matter(&view)).collect();
         let mut outcome = Outcome::default();
-        if left.peek().is_some() {
-            let context = entities::data_context_for(question.asked, self.reads)?;
+        if !left.is_empty() {
+            let reads = left.iter().fold(Reads::NOTHING, |reads, policy| reads.and(policy.reads));
+            let context = entities::data_context_for(question.asked, reads)?;
             let (principal, resource) = (self.principal.clone(), self.resource.clone());
             let request = Request::new(principal, question.policies.action.uid(), resource, context, None)
                 .map_err(|_| NotExpressible)?;

@@ -26,7 +26,7 @@ const ROLES: [&str; 3] = ["reader", "writer", "auditor"];
 const DESK: &str = "spiffe://prod.example/tenant/acme/region/eu/sa/desk";
 
 /// Conditions that every data action of a workload can be asked for; the last two may fail, always or for batches.
-const CONDITIONS: [&str; 41] = [
+const CONDITIONS: [&str; 46] = [
     "principal.service == \"billing\"",
     "principal.service != \"desk\"",
     "\"desk\" == principal.service",
@@ -39,6 +39,11 @@ const CONDITIONS: [&str; 41] = [
     "resource == Vault::Dataset::\"acme/orders\"",
     "resource.tenant == Vault::Tenant::\"acme\"",
     "resource.tenant has suspended && !resource.tenant.suspended",
+    "(if context.hasSubject then resource else resource).tenant has suspended",
+    "(if context.consent then resource.tenant else resource.tenant) has suspended",
+    "action == Vault::Action::\"Decrypt\"",
+    "action in Vault::Action::\"Release\"",
+    "[Vault::Action::\"Encrypt\", Vault::Action::\"Rewrap\"].contains(action)",
     "resource has classification",
     "resource has classification && resource.classification == \"restricted\"",
     "resource has classification && [\"pii\", \"restricted\"].contains(resource.classification)",
