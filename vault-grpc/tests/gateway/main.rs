@@ -21,5 +21,6 @@ mod metrics;
 mod policies;
 mod reload;
 mod roots;
+mod saml_bridge;
 mod shredding;
 mod support;
