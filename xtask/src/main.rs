@@ -1,9 +1,10 @@
-//! What a person types, and what CI runs: `cargo xtask test | lint | fuzz | bench | ci`.
+//! What a person types, and what CI runs: `cargo xtask test | lint | fuzz | bench | dist | ci`.
 //!
 //! Every step runs the same commands by hand and in CI. A step that cannot do its work fails; nothing is passed over.
 
 mod bench;
 mod ci;
+mod dist;
 mod fuzz;
 mod guards;
 mod lint;
@@ -13,6 +14,7 @@ mod say;
 mod summary;
 mod test;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -21,6 +23,7 @@ cargo xtask lint                 formatting, clippy, documentation, buf
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
 cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each
+cargo xtask dist [--sign KEY]    the production build, twice and compared; bill of materials, digests, signature
 cargo xtask ci                   all of it but the guards, and the demo";
 
 fn main() -> ExitCode {
@@ -39,6 +42,8 @@ fn main() -> ExitCode {
         ["bench", "--smoke"] => bench::bench(true),
         ["guards"] => guards::guards(""),
         ["guards", part] => guards::guards(part),
+        ["dist"] => dist::dist(None),
+        ["dist", "--sign", key] => dist::dist(Some(Path::new(key))),
         ["ci"] => ci::ci(),
         _ => return usage(),
     };
