@@ -25,10 +25,20 @@ const FOLDERS: [&str; 2] = ["first", "second/further/down"];
 const RELEASE: &str = "release";
 const DIGESTS: &str = "SHA256SUMS";
 
-/// Makes a release in `target/dist/release`, signed with a minisign key if there is one; whether all of it is good.
-pub(crate) fn dist(key: Option<&Path>) -> bool {
+/// How it is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode<'a> {
+    /// To be shipped; signed with a minisign key, if one is given.
+    Ship(Option<&'a Path>),
+    /// Every step, but the compiler does not optimize: shows in a part of the time that paths, times and order of this
+    /// machine do not reach the executable. It is not to be shipped, and is not signed.
+    Smoke,
+}
+
+/// Makes a release in `target/dist/release`; whether all of it is good.
+pub(crate) fn dist(mode: Mode<'_>) -> bool {
     say::heading("dist");
-    match make(key) {
+    match make(mode) {
         Ok(release) => {
             say::line(format_args!("made: {}", release.display()));
             true
@@ -79,12 +89,12 @@ fn output(command: &mut Command) -> Result<String, String> {
     String::from_utf8(done.stdout).map(|text| text.trim().to_owned()).map_err(|error| error.to_string())
 }
 
-fn make(key: Option<&Path>) -> Result<PathBuf, String> {
+fn make(mode: Mode<'_>) -> Result<PathBuf, String> {
     let origin = Origin::find()?;
     let all = target().join("dist");
     clear(&all)?;
     for folder in FOLDERS {
-        build(&all.join(folder), &origin)?;
+        build(&all.join(folder), &origin, mode)?;
     }
     let [first, second] = FOLDERS.map(|folder| all.join(folder).join(RELEASE));
     if let Some(difference) = first_difference(&first, &second)? {
@@ -99,9 +109,10 @@ fn make(key: Option<&Path>) -> Result<PathBuf, String> {
     let list = digests(&release)?;
     fs::write(release.join(DIGESTS), &list).map_err(|error| error.to_string())?;
     say::line(list.trim_end());
-    match key {
-        Some(key) => sign(&release, key, &origin)?,
-        None => say::line(format_args!("not signed; with --sign KEY, or: {}", by_hand(&origin))),
+    match mode {
+        Mode::Smoke => say::line("not optimized, so not to be shipped"),
+        Mode::Ship(Some(key)) => sign(&release, key, &origin)?,
+        Mode::Ship(None) => say::line(format_args!("not signed; with --sign KEY, or: {}", by_hand(&origin))),
     }
     Ok(release)
 }
@@ -114,7 +125,7 @@ fn clear(dir: &Path) -> Result<(), String> {
 }
 
 /// One build in a folder of its own, whose `release` then holds what is shipped; the rest is gone.
-fn build(folder: &Path, origin: &Origin) -> Result<(), String> {
+fn build(folder: &Path, origin: &Origin, mode: Mode<'_>) -> Result<(), String> {
     say::heading(format_args!("build in {}", folder.display()));
     let (source, built, release) = (folder.join("source"), folder.join("target"), folder.join(RELEASE));
     for dir in [&source, &release] {
@@ -136,6 +147,16 @@ fn build(folder: &Path, origin: &Origin) -> Result<(), String> {
     command.current_dir(&source).env_remove("RUSTFLAGS").env_remove("CARGO_TARGET_DIR");
     command.env("CARGO_ENCODED_RUSTFLAGS", rust.join("\x1f")).env("CFLAGS", c.join(" ")).env("CXXFLAGS", c.join(" "));
     command.env("SOURCE_DATE_EPOCH", &origin.epoch).env("CARGO_INCREMENTAL", "0").env("TZ", "UTC").env("LC_ALL", "C");
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PROFILE_") {
+            command.env_remove(name);
+        }
+    }
+    if mode == Mode::Smoke {
+        for (setting, value) in [("OPT_LEVEL", "0"), ("LTO", "off"), ("CODEGEN_UNITS", "16")] {
+            command.env(format!("CARGO_PROFILE_DIST_{setting}"), value);
+        }
+    }
     if !run(&mut command) {
         return Err("the build failed; see above".into());
     }
@@ -147,7 +168,7 @@ fn build(folder: &Path, origin: &Origin) -> Result<(), String> {
     copy(&descriptor_set(&made.join("build"))?, "vault.binpb")?;
     let write = |name: &str, text: String| fs::write(release.join(name), text).map_err(|error| error.to_string());
     write("vault-grpc.cdx.json", sbom::of(&source, FEATURES, origin)?)?;
-    write("BUILD.txt", built_with(origin)?)?;
+    write("BUILD.txt", built_with(origin, mode)?)?;
     clean_of_the_machine(&release.join("vault-grpc"), &remapped)?;
     without_conveniences(&release.join("vault-grpc"))?;
     // Disk is short where builds run: only what is shipped stays.
@@ -189,14 +210,15 @@ fn descriptor_set(build: &Path) -> Result<PathBuf, String> {
 }
 
 /// What somebody else needs to make the same.
-fn built_with(origin: &Origin) -> Result<String, String> {
+fn built_with(origin: &Origin, mode: Mode<'_>) -> Result<String, String> {
     let first = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let cc = first(output(program("cc").arg("--version"))?);
     let ld = first(output(program("ld").arg("--version"))?);
     let Origin { commit, epoch, rustc, .. } = origin;
+    let profile = if mode == Mode::Smoke { "dist, not optimized" } else { "dist" };
     Ok(format!(
         "blindvault {VERSION}\ncommit: {commit}\nSOURCE_DATE_EPOCH: {epoch}\nfeatures: {FEATURES}, without defaults\n\
-         profile: dist\ncc: {cc}\nld: {ld}\n{rustc}\n"
+         profile: {profile}\ncc: {cc}\nld: {ld}\n{rustc}\n"
     ))
 }
 

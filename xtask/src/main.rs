@@ -23,7 +23,8 @@ cargo xtask lint                 formatting, clippy, documentation, buf
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
 cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each
-cargo xtask dist [--sign KEY]    the production build, twice and compared; bill of materials, digests, signature
+cargo xtask dist [--sign KEY]    the production build, made twice and compared; bill of materials, digests, signature
+cargo xtask dist --smoke         the same without optimizing, which takes a part of the time and is not to be shipped
 cargo xtask ci                   all of it but the guards, and the demo";
 
 fn main() -> ExitCode {
@@ -42,8 +43,9 @@ fn main() -> ExitCode {
         ["bench", "--smoke"] => bench::bench(true),
         ["guards"] => guards::guards(""),
         ["guards", part] => guards::guards(part),
-        ["dist"] => dist::dist(None),
-        ["dist", "--sign", key] => dist::dist(Some(Path::new(key))),
+        ["dist"] => dist::dist(dist::Mode::Ship(None)),
+        ["dist", "--sign", key] => dist::dist(dist::Mode::Ship(Some(Path::new(key)))),
+        ["dist", "--smoke"] => dist::dist(dist::Mode::Smoke),
         ["ci"] => ci::ci(),
         _ => return usage(),
     };

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
-
 use super::*;
 
 // Made with minisign 0.11 for these tests; the secret key is gone.
