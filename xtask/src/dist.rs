@@ -5,6 +5,8 @@
 //! is what git has of it.
 
 mod artefacts;
+#[cfg(test)]
+mod pinned;
 mod sbom;
 
 use std::fs;
