@@ -49,8 +49,6 @@ fn are_clean(python: &Path, files: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
-    #![expect(clippy::print_stdout, reason = "says why it is skipped")]
 
     use std::fs;
 
@@ -63,7 +61,7 @@ mod tests {
         let Some(python) = python.filter(|python| python.with_file_name("detect-secrets-hook").exists()) else {
             let reason = "beside the interpreter of BLINDVAULT_PYTHON is no detect-secrets";
             assert!(std::env::var_os("BLINDVAULT_REQUIRE").is_none_or(|v| v != "1"), "{name}: {reason}");
-            println!("SKIPPED {name}: {reason}");
+            crate::say::line(format_args!("SKIPPED {name}: {reason}"));
             return;
         };
         let dir = tempfile::tempdir().unwrap();

@@ -61,7 +61,6 @@ pub(super) fn names_of_the_machine<'a>(bytes: &[u8], names: &'a [String]) -> Opt
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
     use std::process::Command;
 

@@ -1,8 +1,5 @@
 //! What runs in the pipeline and what the image stands on is named by digest; linters that others wrote agree.
 
-#![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
-#![expect(clippy::print_stdout, reason = "says why it is skipped")]
-
 use std::fs;
 use std::path::PathBuf;
 
@@ -43,7 +40,7 @@ fn linters_take_the_image_and_the_pipeline() {
     let Some(tools) = tools.filter(there) else {
         let reason = "beside the interpreter of BLINDVAULT_PYTHON are no hadolint and zizmor";
         assert!(std::env::var_os("BLINDVAULT_REQUIRE").is_none_or(|v| v != "1"), "{name}: {reason}");
-        println!("SKIPPED {name}: {reason}");
+        crate::say::line(format_args!("SKIPPED {name}: {reason}"));
         return;
     };
     for (tool, args) in [("hadolint", vec![IMAGE]), ("zizmor", vec!["--offline", "--no-progress", PIPELINE])] {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Origin, VERSION, output};
 use crate::run::cargo;
@@ -95,20 +95,24 @@ fn bom(
         let (name, version) = id;
         // What only helps to build is not in the executable.
         let scope = if linked.contains_key(id) { "required" } else { "excluded" };
-        let mut entry = json!({
-            "type": "library", "bom-ref": reference(id), "name": name, "version": version, "scope": scope,
-        });
+        let mut entry = Map::new();
+        let mut put = |key: &str, value: Value| drop(entry.insert(key.to_owned(), value));
+        put("type", json!("library"));
+        put("bom-ref", json!(reference(id)));
+        put("name", json!(name));
+        put("version", json!(version));
+        put("scope", json!(scope));
         if let Some(checksum) = checksums.get(id) {
-            entry["purl"] = json!(reference(id));
-            entry["hashes"] = json!([{"alg": "SHA-256", "content": checksum}]);
+            put("purl", json!(reference(id)));
+            put("hashes", json!([{"alg": "SHA-256", "content": checksum}]));
         }
         if !found.license.is_empty() {
-            entry["licenses"] = json!([{"expression": found.license}]);
+            put("licenses", json!([{"expression": found.license}]));
         }
         if !found.repository.is_empty() {
-            entry["externalReferences"] = json!([{"type": "vcs", "url": found.repository}]);
+            put("externalReferences", json!([{"type": "vcs", "url": found.repository}]));
         }
-        entry
+        Value::Object(entry)
     };
     let others = all.iter().filter(|(id, _)| **id != gateway);
     let dependencies = all.iter().map(

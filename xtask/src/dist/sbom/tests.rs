@@ -1,6 +1,3 @@
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that meets the unexpected has to stop")]
-#![expect(clippy::print_stdout, reason = "says why it is skipped")]
-
 use std::process::Command;
 
 use super::*;
@@ -97,7 +94,7 @@ fn the_schema_of_cyclonedx_takes_it() {
     let Some(python) = std::env::var_os("BLINDVAULT_PYTHON") else {
         let reason = "BLINDVAULT_PYTHON names no interpreter with cyclonedx-python-lib";
         assert!(std::env::var_os("BLINDVAULT_REQUIRE").is_none_or(|v| v != "1"), "{name}: {reason}");
-        println!("SKIPPED {name}: {reason}");
+        crate::say::line(format_args!("SKIPPED {name}: {reason}"));
         return;
     };
     let valid = |bom: &Value| {
