@@ -11,6 +11,7 @@ use std::sync::Arc;
 use vault_core::audit::{Log, LogSigner, Recovery};
 use vault_core::bundle::{BundleRef, PolicyTrust, ProofCheck, Provers, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
+use vault_core::id::Fingerprint;
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
 use vault_core::store::{Anchor, Store};
@@ -23,6 +24,7 @@ pub use roots::{Absent, roots};
 use crate::config::{self, Config, ConfigError, NamedFile, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
+use crate::release;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
@@ -149,7 +151,20 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     store::check(config)?;
     policy_trust(config, &signer(config)?)?;
     EndUsers::load(config)?;
+    executable(config)?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
+}
+
+/// The digest of this executable, which is the release that the configuration names, if it names one.
+///
+/// # Errors
+/// [`ConfigError`] if it is another, or cannot be read.
+pub fn executable(config: &Config) -> Result<Fingerprint, ConfigError> {
+    let own = release::own_digest().map_err(|why| ConfigError::new("this executable", why))?;
+    if let Some(named) = &config.release {
+        release::verify(&named.signature.path, &named.key, own).map_err(|error| named.signature.error(error))?;
+    }
+    Ok(own)
 }
 
 /// The store of a configuration, opened or made; `anchor` is what [`audit`] answered.

@@ -57,11 +57,18 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
-    /// Say whether a configuration and all it names is in order; changes nothing.
+    /// Say whether a configuration and all it names is in order, and whether this executable is one that was released;
+    /// changes nothing.
     Check {
         /// The configuration file.
-        #[arg(long)]
-        config: PathBuf,
+        #[arg(long, required_unless_present = "release")]
+        config: Option<PathBuf>,
+        /// The signature of a release's digests, SHA256SUMS.minisig, with the digests beside it.
+        #[arg(long, requires = "key")]
+        release: Option<PathBuf>,
+        /// The public key that releases are signed with, or a file with it, kept outside the release.
+        #[arg(long, requires = "release")]
+        key: Option<String>,
     },
     /// Write the store's rows into one sealed file. With the embedded store the gateway must be stopped.
     Backup {
@@ -149,7 +156,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Serve { config } => serve::serve(&config),
         #[cfg(feature = "dev")]
         Command::Init { dir } => commands::init(&dir),
-        Command::Check { config } => commands::check(&config),
+        Command::Check { config, release, key } => commands::check(config.as_deref(), release.zip(key)),
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),

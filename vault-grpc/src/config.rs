@@ -7,6 +7,7 @@ mod lifecycle;
 mod limits;
 mod policy;
 mod read;
+mod release;
 mod roots;
 mod store;
 
@@ -20,6 +21,7 @@ use vault_core::vault::LifecycleSettings;
 
 pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
 pub use limits::Limits;
+pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
 pub use store::{Postgres, PostgresAddress, Store};
 
@@ -179,6 +181,8 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// How long keys and approvals live.
     pub lifecycle: LifecycleSettings,
+    /// The release that this executable has to be; `None` asks for none.
+    pub release: Option<Release>,
     /// Whether log lines are JSON (the default in production) or for people.
     pub json_logs: bool,
 }

@@ -5,7 +5,7 @@
 //!               ├ listener     one for each plane: TLS, who calls, bounds, draining
 //!               │   └ tls      material, verifier, reload
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · store · plane · telemetry · metrics · hardening · refusals
+//! config · store · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
@@ -22,6 +22,7 @@ mod metrics;
 pub mod pki;
 pub mod plane;
 mod refusals;
+pub mod release;
 pub mod service;
 pub mod status;
 mod store;

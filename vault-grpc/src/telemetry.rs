@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value};
 use vault_core::Error;
+use vault_core::id::Fingerprint;
 use vault_core::kms::RootId;
 use vault_core::time::{Clock, SystemClock};
 
@@ -31,6 +32,15 @@ pub fn set_quiet(quiet: bool) {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
+    /// The process serves from here on: what it is.
+    Serving {
+        /// The version that it was built as.
+        version: &'static str,
+        /// SHA-256 of the executable.
+        executable: Fingerprint,
+        /// Whether the configuration names a release that it was found to be.
+        release: bool,
+    },
     /// A listener is open.
     Listening {
         /// `data` or `control`.
@@ -124,6 +134,15 @@ pub enum Event {
 impl Event {
     fn parts(&self) -> (&'static str, &'static str, Vec<(&'static str, Value)>) {
         match self {
+            Self::Serving { version, executable, release } => (
+                "info",
+                "serving",
+                vec![
+                    ("version", (*version).into()),
+                    ("executable_sha256", executable.to_string().into()),
+                    ("release", (*release).into()),
+                ],
+            ),
             Self::Listening { plane, address } => {
                 ("info", "listening", vec![("plane", (*plane).into()), ("address", address.to_string().into())])
             }

@@ -1,8 +1,8 @@
-//! `lint`: formatting, clippy, documentation, protocol.
+//! `lint`: formatting, clippy, documentation, protocol, secrets.
 
 use crate::prerequisites;
 use crate::run::{FEATURES, cargo, program, root, run};
-use crate::say;
+use crate::{say, secrets};
 
 /// Runs all of them, whether or not one before failed; whether all are clean.
 pub(crate) fn lint() -> bool {
@@ -28,5 +28,7 @@ pub(crate) fn lint() -> bool {
             good = false;
         }
     }
+    say::heading("secrets");
+    good &= secrets::scan();
     good
 }

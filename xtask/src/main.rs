@@ -1,26 +1,31 @@
-//! What a person types, and what CI runs: `cargo xtask test | lint | fuzz | bench | ci`.
+//! What a person types, and what CI runs: `cargo xtask test | lint | fuzz | bench | dist | ci`.
 //!
 //! Every step runs the same commands by hand and in CI. A step that cannot do its work fails; nothing is passed over.
 
 mod bench;
 mod ci;
+mod dist;
 mod fuzz;
 mod guards;
 mod lint;
 mod prerequisites;
 mod run;
 mod say;
+mod secrets;
 mod summary;
 mod test;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test [--long]        every test; --long adds the million vectors and 500 kills on each store
-cargo xtask lint                 formatting, clippy, documentation, buf
+cargo xtask lint                 formatting, clippy, documentation, buf, secrets
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
 cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each
+cargo xtask dist [--sign KEY]    the production build, made twice and compared; bill of materials, digests, signature
+cargo xtask dist --smoke         the same without optimizing, which takes a part of the time and is not to be shipped
 cargo xtask ci                   all of it but the guards, and the demo";
 
 fn main() -> ExitCode {
@@ -39,6 +44,9 @@ fn main() -> ExitCode {
         ["bench", "--smoke"] => bench::bench(true),
         ["guards"] => guards::guards(""),
         ["guards", part] => guards::guards(part),
+        ["dist"] => dist::dist(dist::Mode::Ship(None)),
+        ["dist", "--sign", key] => dist::dist(dist::Mode::Ship(Some(Path::new(key)))),
+        ["dist", "--smoke"] => dist::dist(dist::Mode::Smoke),
         ["ci"] => ci::ci(),
         _ => return usage(),
     };

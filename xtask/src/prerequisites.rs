@@ -1,5 +1,5 @@
 //! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
-//! PostgreSQL, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
+//! PostgreSQL, `minisign`, `promtool`, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
 //! versions, and all but Debian's packages below the target directory.
 
 use std::fs;
@@ -94,6 +94,17 @@ pub(crate) fn postgres() -> Result<(), String> {
     let installed = fs::read_dir("/usr/lib/postgresql")
         .is_ok_and(|mut versions| versions.any(|found| found.is_ok_and(|at| at.path().join("bin/initdb").exists())));
     if installed { Ok(()) } else { debian(&["postgresql"]) }
+}
+
+/// `minisign`, which signs releases.
+pub(crate) fn minisign() -> Result<(), String> {
+    if works(program("minisign").arg("-v")) { Ok(()) } else { debian(&["minisign"]) }
+}
+
+/// `promtool`, which checks alert rules. It comes with Prometheus, which the package starts where it may; nobody asks it
+/// anything.
+pub(crate) fn promtool() -> Result<(), String> {
+    if works(program("promtool").arg("--version")) { Ok(()) } else { debian(&["prometheus"]) }
 }
 
 /// `buf`, from npm.

@@ -49,6 +49,11 @@ pub(crate) fn test(long: bool) -> bool {
     if let Err(reason) = prerequisites::postgres() {
         say::line(format_args!("postgresql: MISSING: {reason}"));
     }
+    for (name, installed) in [("minisign", prerequisites::minisign()), ("promtool", prerequisites::promtool())] {
+        if let Err(reason) = installed {
+            say::line(format_args!("{name}: MISSING: {reason}"));
+        }
+    }
     let mut summary = Summary::default();
     let mut add = |title: &str, mut command: Command| {
         say::heading(title);

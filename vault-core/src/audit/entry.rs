@@ -104,7 +104,7 @@ pub enum Body {
     },
     /// The log or the gateway itself.
     System {
-        /// What happened: `started`, `stopped`, `recovery_cut`, `policy_epoch`, `policy_bundle`, `backup`,
+        /// What happened: `started`, `stopped`, `executable`, `recovery_cut`, `policy_epoch`, `policy_bundle`, `backup`,
         /// `restoring`, `refusals`.
         event: String,
         /// A code, for `refusals` the reason; else empty.

@@ -76,6 +76,8 @@ pub enum SystemEvent {
     Stopped,
     /// An incomplete last frame was cut.
     RecoveryCut(Cut),
+    /// The gateway that writes from here on is this executable: its SHA-256.
+    Executable(Fingerprint),
     /// Another policy set decides from here on.
     PolicyEpoch(u64),
     /// A policy bundle decides from here on: an older one is refused.
@@ -156,6 +158,10 @@ impl SystemEvent {
             Self::Started => ("started", "", 0, 0),
             Self::Stopped => ("stopped", "", 0, 0),
             Self::RecoveryCut(cut) => ("recovery_cut", "", cut.position, cut.bytes),
+            Self::Executable(digest) => {
+                about = digest.to_string();
+                ("executable", about.as_str(), 0, 0)
+            }
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
             Self::PolicyBundle { mark, epoch } => return mark.body(epoch),
             Self::PolicyProposed(mark) => {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Read as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vault_core::Error;
@@ -11,6 +11,7 @@ use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::ReceiptText;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError};
+use vault_grpc::release::{self, ReleaseKey};
 use vault_grpc::telemetry::{Event, log};
 
 use super::print;
@@ -32,7 +33,24 @@ pub(super) fn init(dir: &Path) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-pub(super) fn check(config: &Path) -> ExitCode {
+pub(super) fn check(config: Option<&Path>, release: Option<(PathBuf, String)>) -> ExitCode {
+    if let Some((signature, key)) = release
+        && let Err(error) = is_released(&signature, &key)
+    {
+        return bad(error);
+    }
+    config.map_or(ExitCode::SUCCESS, check_config)
+}
+
+fn is_released(signature: &Path, key: &str) -> Result<(), ConfigError> {
+    let key = ReleaseKey::parse_or_read(key).map_err(|error| ConfigError::new("--key", error.to_string()))?;
+    let own = release::own_digest().map_err(|why| ConfigError::new("this executable", why))?;
+    release::verify(signature, &key, own).map_err(|error| ConfigError::new("--release", error.to_string()))?;
+    print::line(format_args!("in order: {} {own} is a release", release::VERSION));
+    Ok(())
+}
+
+fn check_config(config: &Path) -> ExitCode {
     // Root keys of AWS KMS want a runtime to live on, though nothing is asked of them here.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _entered = runtime.as_ref().ok().map(tokio::runtime::Runtime::enter);

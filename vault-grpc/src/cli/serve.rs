@@ -6,11 +6,13 @@ use std::process::ExitCode;
 
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use vault_core::audit::SystemEvent;
+use vault_core::id::Fingerprint;
 use vault_grpc::Gateway;
-use vault_grpc::build::StartError;
+use vault_grpc::build::{self, StartError};
 use vault_grpc::config::Config;
-use vault_grpc::hardening;
 use vault_grpc::telemetry::{Event, log, set_json};
+use vault_grpc::{hardening, release};
 
 pub(super) fn serve(config: &Path) -> ExitCode {
     // Before any key is in memory.
@@ -23,6 +25,11 @@ pub(super) fn serve(config: &Path) -> ExitCode {
         Err(error) => return not_started(StartError::Config(error)),
     };
     set_json(config.json_logs);
+    let executable = match build::executable(&config) {
+        Ok(executable) => executable,
+        Err(error) => return not_started(StartError::Config(error)),
+    };
+    log(&Event::Serving { version: release::VERSION, executable, release: config.release.is_some() });
     let runtime = match runtime::Builder::new_multi_thread().enable_all().thread_name("vault").build() {
         Ok(runtime) => runtime,
         Err(_) => {
@@ -30,7 +37,7 @@ pub(super) fn serve(config: &Path) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(until_signal(config))
+    runtime.block_on(until_signal(config, executable))
 }
 
 fn not_started(error: StartError) -> ExitCode {
@@ -57,7 +64,7 @@ impl Signals {
     }
 }
 
-async fn until_signal(config: Config) -> ExitCode {
+async fn until_signal(config: Config, executable: Fingerprint) -> ExitCode {
     // Before the gateway: a signal that comes while it starts must not kill it half made.
     let Ok(mut signals) = Signals::new() else {
         log(&Event::Warning("signals cannot be handled"));
@@ -67,6 +74,12 @@ async fn until_signal(config: Config) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => return not_started(error),
     };
+    // Which program it was that wrote what follows, for whoever asks the log later.
+    if let Err(error) = gateway.vault().audit().system(SystemEvent::Executable(executable)).await {
+        log(&Event::Failed { what: "record the executable", error });
+        drop(gateway.shutdown().await);
+        return ExitCode::FAILURE;
+    }
     log(&Event::Notice(
         "the control plane trusts certificates alone until operators' tokens and approvals exist: \
          guard operators' keys accordingly",

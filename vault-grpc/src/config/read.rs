@@ -13,6 +13,7 @@ use super::end_users::{self, RawEndUsers};
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
 use super::policy::RawPolicy;
+use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
 use super::store::RawStore;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
@@ -47,6 +48,7 @@ struct Raw {
     logs: RawLogs,
     #[serde(default)]
     metrics: RawMetrics,
+    release: Option<RawRelease>,
 }
 
 #[derive(Deserialize)]
@@ -170,6 +172,7 @@ impl Reader<'_> {
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
             lifecycle: self.lifecycle(&raw.lifecycle)?,
+            release: raw.release.as_ref().map(|raw| self.release(raw)).transpose()?,
             json_logs,
         };
         if config.data.trust_domain == config.control.trust_domain {

@@ -49,6 +49,9 @@ tenant_key_age_s = 0
 data_key_uses = 1000000
 [metrics]
 address = "127.0.0.1:9464"
+[release]
+signature = "SHA256SUMS.minisig"
+key = "RWT+Qwtn4lWO7XW8IFJ2GAtvf99R6MmFTlPfcHClKJmXyWftQaxvVVMV"
 "#;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -85,6 +88,9 @@ fn every_error_names_line_key_and_expectation() {
         ("127.0.0.1:8443", "localhost", 4, "data.address", "an IP address and a port"),
         ("127.0.0.1:9464", "0.0.0.0:9464", 36, "metrics.address", "loopback"),
         ("127.0.0.1:9464", "9464", 36, "metrics.address", "loopback"),
+        (r#""RWT+Qwtn"#, r#""RWT-Qwtn"#, 39, "release.key", "as minisign prints it"),
+        ("SHA256SUMS.minisig", "", 38, "release.signature", "must name a file"),
+        ("signature =", "signatures =", 38, "", "unknown field `signatures`"),
         ("127.0.0.1:8443", "0.0.0.0:8443", 4, "data.address", "loopback only"),
         ("127.0.0.1:8444", "127.0.0.1:8443", 10, "control.address", "must differ"),
         (r#"client_ca = "c.pem""#, r#"client_ca = """#, 13, "control.client_ca", "must name a file"),

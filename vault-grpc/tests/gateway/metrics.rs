@@ -16,7 +16,7 @@ async fn ask(at: SocketAddr, request: &str) -> String {
     answer
 }
 
-async fn metrics(fixture: &Fixture) -> String {
+pub(crate) async fn metrics(fixture: &Fixture) -> String {
     ask(fixture.gateway.metrics_addr().unwrap(), "GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n").await
 }
 
@@ -27,7 +27,7 @@ fn value(text: &str, series: &str) -> f64 {
     line.unwrap().parse().unwrap()
 }
 
-async fn start() -> Fixture {
+pub(crate) async fn start() -> Fixture {
     Fixture::start_with(|_, text| format!("{text}\n[metrics]\naddress = \"127.0.0.1:0\"\n")).await
 }
 
