@@ -102,9 +102,7 @@ impl OwnProof {
                 let about = ProofText::parse(&record).and_then(|record| record.is_about(schema, &policies));
                 about.map_err(|_| not_proven(OTHERWISE, "", "", ""))
             }
-            Answer::Refuted { property, requests, example } => {
-                Err(not_proven(REFUTED, &property, &requests, &example))
-            }
+            Answer::Refuted { property, requests, example } => Err(not_proven(REFUTED, &property, &requests, &example)),
             Answer::Unknown { property, requests, why } => Err(not_proven(UNKNOWN, &property, &requests, &why)),
             Answer::Unusable { field, why } => Err(not_proven(UNUSABLE, "", &field, &why)),
         }

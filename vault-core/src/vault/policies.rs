@@ -230,6 +230,8 @@ impl Vault {
 }
 
 pub(super) const NOT_YET: Error = Error::FailedPrecondition("the bundle says that it may not come into force yet");
-const TOO_LATE: Error =
-    Error::unavailable(Dependency::Policy, "judging the bundle took longer than this call may; what was proved is kept");
+const TOO_LATE: Error = Error::unavailable(
+    Dependency::Policy,
+    "judging the bundle took longer than this call may; what was proved is kept",
+);
 const BUSY_POLICY: Error = Error::Conflict("policy bundle");

@@ -19,7 +19,13 @@ mod identity_provider;
 mod issuer;
 mod metrics;
 mod policies;
+#[cfg(feature = "prove")]
+mod proving;
 mod reload;
 mod roots;
 mod shredding;
+#[cfg(feature = "prove")]
+#[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
+#[path = "../../../vault-core/tests/common/solver.rs"]
+mod solver;
 mod support;
