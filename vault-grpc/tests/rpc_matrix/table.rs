@@ -11,7 +11,8 @@ use super::site::{DATASETS, Row, TENANTS};
 const HEAD: &str = "\
 # What every RPC answers to every caller, over the network. Made by the test rpc_matrix, which says how to update it.
 #
-# Part 1: every RPC at both planes, by the certificate that the caller shows; nothing else is wrong with the call.
+# Part 1: every RPC (and its action) at both planes, by the certificate that the caller shows; nothing else is wrong with
+# the call. RPCs that are answered the same stand together.
 # Part 2: every RPC of the data plane, by workloads with those who stand behind them (`+`), on the workload's own tenant,
 # another's, a suspended one of its own, one that is in its registry entry but was never made; and on datasets that
 # demand nothing, fresh MFA (restricted), or consent, by what consent there is for the purpose. `*` is all of them.
@@ -54,12 +55,16 @@ pub(crate) fn render(rows: &[Row]) -> String {
     let mut out = HEAD.to_owned();
     let of = |rpc, part: fn(&Row) -> bool| rows.iter().filter(move |row| row.rpc == rpc && part(row));
     out += "\n## Part 1\n";
-    for rpc in rpcs() {
-        writeln!(out, "\n{} ({} plane, action {})", name(rpc), plane(rpc.plane), action(rpc)).unwrap();
+    let blocks = rpcs().iter().map(|rpc| {
         let first = of(rpc, |row| row.tenant.is_empty());
+        let mut block = String::new();
         for ((at, says), who) in grouped(first.map(|row| ((row.at, &row.answer.says), row.who.shown()))) {
-            writeln!(out, "  {:<8} {says:<38} {}", plane(at), who.join(", ")).unwrap();
+            writeln!(block, "  {:<8} {says:<38} {}", plane(at), who.join(", ")).unwrap();
         }
+        ((plane(rpc.plane), block), format!("{} ({})", name(rpc), action(rpc)))
+    });
+    for ((plane, block), rpcs) in grouped(blocks) {
+        write!(out, "\nof the {plane} plane:\n{}\n{block}", rpcs.join("\n")).unwrap();
     }
     out += "\n## Part 2\n";
     for rpc in rpcs().iter().filter(|rpc| rpc.plane == Plane::Data) {
