@@ -91,7 +91,7 @@ impl Who {
 }
 
 /// One question and its answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) rpc: &'static Rpc,
     /// The plane that was called.
