@@ -45,8 +45,8 @@ fn broken_data(row: &Row) -> Option<&'static str> {
     if !matches!(row.who, Who::Workload | Who::Pattern) {
         return Some("no role or no entry, no data");
     }
-    // Without a tenant in the row it is the caller's own.
-    if row.tenant == "foreign" {
+    // Without a tenant in the row it is the caller's own; one of a pattern has no other.
+    if row.tenant == "foreign" || (row.who == Who::Pattern && !["", "own"].contains(&row.tenant)) {
         return Some("nothing of another tenant");
     }
     // People may consent, and take it back, while their tenant is suspended: that releases nothing.

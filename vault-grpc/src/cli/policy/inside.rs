@@ -60,10 +60,11 @@ fn limit(resource: Resource, most: u64) -> Result<(), Over> {
 }
 
 fn answer() -> Result<(), Over> {
-    // Nothing that it does needs more than the pipes, the solver's and a few files of the loader.
+    // It writes nothing but its answer, into a pipe.
     limit(Resource::Core, 0)?;
     limit(Resource::Fsize, 0)?;
-    nice(NICE).map_err(|_| Over)?;
+    // A wish: where it is not granted the proof is as good.
+    let _ = nice(NICE);
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MAX_QUESTION).read_to_end(&mut bytes).map_err(|_| Over)?;
     let question: Question = serde_json::from_slice(&bytes).map_err(|_| Over)?;
