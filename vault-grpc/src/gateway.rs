@@ -110,7 +110,11 @@ impl Gateway {
         background.extend(end_users.fetch());
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
-            let render = move || vault.upgrade().map_or_else(String::new, |vault| render(&metrics, &refusals, &vault));
+            let end_users = Arc::clone(&end_users);
+            let render = move || {
+                let vault = vault.upgrade();
+                vault.map_or_else(String::new, |vault| render(&metrics, &refusals, &end_users, &vault))
+            };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
         }
         let listeners = vec![data_task, control_task];

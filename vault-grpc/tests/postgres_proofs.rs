@@ -1,12 +1,10 @@
 //! Gateways on one database that prove policy bundles themselves: each proves what it decides by.
 #![cfg(all(feature = "dev", feature = "postgres", feature = "prove"))]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, reason = "tests, which say what they measured")]
 #![expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 
-#[expect(dead_code, reason = "shared by several tests")]
 #[path = "common/pg_site.rs"]
 mod pg_site;
-#[expect(dead_code, unreachable_pub, reason = "shared by several tests")]
 #[path = "../../vault-core/tests/common/postgres.rs"]
 mod postgres;
 #[path = "../../vault-core/tests/common/solver.rs"]
