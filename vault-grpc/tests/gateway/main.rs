@@ -20,6 +20,7 @@ mod issuer;
 mod metrics;
 mod policies;
 #[cfg(feature = "prove")]
+#[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]
 mod proving;
 mod reload;
 mod roots;

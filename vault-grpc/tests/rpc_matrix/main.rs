@@ -5,7 +5,7 @@
 //! review the difference. What must be true of any table is asserted on the answers themselves, so that nothing can be
 //! updated away.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod actions;
 mod asking;

@@ -30,7 +30,7 @@ fn broken(row: &Row) -> Option<&'static str> {
     if row.at != row.rpc.plane && is_let_in(row) {
         return Some("a plane answers no call of the other");
     }
-    if !(by_workload || by_operator) && !row.answer.says.starts_with("no connection: ") {
+    if !(by_workload || by_operator || row.answer.says.starts_with("no connection: ")) {
         return Some("whoever is no caller of the plane comes to no call at all");
     }
     if row.answer.has_mark && !(row.answer.is_ok() && action(row.rpc) == "Decrypt" && by_workload) {
