@@ -415,7 +415,7 @@ fn what_waits_is_proved_before_it_comes_into_force_and_what_is_not_proven_never_
     assert!(matches!(block_on(b.refresh_policies()), Err(Error::NotProven(_))));
     assert_eq!(b.policy_bundle(), None);
     assert!(matches!(block_on(b.prepare_policy(later.reference())), Err(Error::NotProven(_))));
-    assert!(bed.propose(&b, &bed.sign(bed.bundle(4, Some(one.reference()), ""))).is_err());
+    assert!(bed.propose(&b, &bed.sign(bed.bundle(4, Some(one.reference().digest), ""))).is_err());
     there.fails.store(false, Ordering::Relaxed);
     block_on(b.refresh_policies()).unwrap();
     assert_eq!(b.policy_bundle(), Some(one.reference()));

@@ -45,8 +45,7 @@ fn proving(made: &Made, text: &str, timeout_ms: u64) -> String {
         beside("solver.sh"),
     );
     let text = name_signers(&made.config, text).replacen("[policy]\n", &format!("[policy]\n{prove}\n"), 1);
-    text.replacen("[limits]\n", "[limits]\ncall_timeout_ms = 120000\n", 1)
-        + if text.contains("[limits]") { "" } else { "\n[limits]\ncall_timeout_ms = 120000\n" }
+    text + "\n[limits]\ncall_timeout_ms = 120000\n"
 }
 
 /// The solver of the tests, called by a script.
