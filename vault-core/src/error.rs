@@ -1,7 +1,8 @@
 //! The one error type of the library, safe to log by construction.
 //!
-//! A variant holds only what was decided at compile time (`&'static str`, enumerations), positions in our own files
-//! and identifiers that have passed [`crate::id`]. None can hold plaintext, key material or a caller's context.
+//! A variant holds only what was decided at compile time (`&'static str`, enumerations), positions in our own files,
+//! identifiers that have passed [`crate::id`] and what a proof says about policies. None can hold plaintext, key material
+//! or a caller's context.
 
 use std::fmt;
 
@@ -26,6 +27,8 @@ pub enum Error {
     AlreadyExists(&'static str),
     /// The request is well formed but the state forbids it, for example a destroyed key.
     FailedPrecondition(&'static str),
+    /// It was not proved of a policy set that it keeps the guards; the set stays out of force.
+    NotProven(Box<Unproven>),
     /// Two writers met, and the other one won; the caller may read again and retry.
     Conflict(&'static str),
     /// Something this call depends on is not there. Nothing was released.
@@ -54,6 +57,58 @@ pub enum Error {
         /// Where in it, and what was expected there.
         at: String,
     },
+}
+
+/// What was not proved of a policy set, and why. It speaks of policies only, which are no customer's data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unproven {
+    why: &'static str,
+    property: String,
+    requests: String,
+    detail: String,
+}
+
+impl Unproven {
+    /// `why` decided at compile time; the property, the kind of requests (for example `Operator, Decrypt, Dataset`), and
+    /// a counterexample or what hindered the proof. Of these the first 100, 200 and 1,500 characters are kept, and of the
+    /// characters those of ASCII that can be seen, spaces and newlines: they come from another process.
+    pub fn new(why: &'static str, property: &str, requests: &str, detail: &str) -> Self {
+        let plain = |text: &str, most: usize| {
+            let shown = |c: char| if c == '\n' || (' '..='~').contains(&c) { c } else { '?' };
+            text.trim_end().chars().take(most).map(shown).collect()
+        };
+        Self { why, property: plain(property, 100), requests: plain(requests, 200), detail: plain(detail, 1500) }
+    }
+
+    /// Why, decided at compile time.
+    pub const fn why(&self) -> &'static str {
+        self.why
+    }
+
+    /// The property, as `policy prove` names it; empty if there was no answer at all.
+    pub fn property(&self) -> &str {
+        &self.property
+    }
+
+    /// The kind of requests; empty if there was no answer at all.
+    pub fn requests(&self) -> &str {
+        &self.requests
+    }
+
+    /// A counterexample on several lines, or what hindered the proof; may be empty.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+}
+
+impl fmt::Display for Unproven {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the policy set is not proven: {}", self.why)?;
+        for part in [&self.property, &self.requests].into_iter().filter(|part| !part.is_empty()) {
+            write!(f, "; {part}")?;
+        }
+        if self.detail.is_empty() { Ok(()) } else { write!(f, "\n{}", self.detail) }
+    }
 }
 
 /// The check that refused a call.
@@ -146,6 +201,7 @@ impl fmt::Display for Error {
             Self::NotFound(what) => write!(f, "no such {what}"),
             Self::AlreadyExists(what) => write!(f, "{what} exists already"),
             Self::FailedPrecondition(why) => write!(f, "not possible in this state: {why}"),
+            Self::NotProven(what) => what.fmt(f),
             Self::Conflict(what) => write!(f, "{what} was changed by another call meanwhile; read it again and retry"),
             Self::Unavailable { dependency, why } => write!(f, "{} unavailable: {why}", dependency.name()),
             Self::RootKey { root, retry: true, why } => write!(f, "root key {root} unavailable: {why}"),

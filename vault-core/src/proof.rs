@@ -110,20 +110,31 @@ impl ProofText {
             return refuse("no configured prover has signed the policy proof");
         };
         let record = Self::parse(text)?;
-        if record.guards != digest_of_guards() {
+        record.is_about(schema, policies)?;
+        Ok(record)
+    }
+
+    /// Checks that a record proves exactly this schema and these policies against the guards of this version. Whether it
+    /// is to be believed is another question, which [`Self::verify`] asks.
+    ///
+    /// # Errors
+    /// [`Error::FailedPrecondition`] naming what does not fit.
+    pub fn is_about(&self, schema: Source<'_>, policies: &[Source<'_>]) -> Result<(), Error> {
+        let refuse = |why| Err(Error::FailedPrecondition(why));
+        if self.guards != digest_of_guards() {
             return refuse("the policy proof was made against other guards than this version's");
         }
-        if record.schema != digest_of_schema(schema) {
+        if self.schema != digest_of_schema(schema) {
             return refuse("the policy proof is about another schema");
         }
-        if record.policies != digest_of_policies(policies) {
+        if self.policies != digest_of_policies(policies) {
             return refuse("the policy proof is about other policies");
         }
-        let proven = record.properties.iter().filter(|(_, kinds)| *kinds > 0).map(|(id, _)| id);
+        let proven = self.properties.iter().filter(|(_, kinds)| *kinds > 0).map(|(id, _)| id);
         if !proven.eq(properties().iter()) {
             return refuse("the policy proof does not show every property");
         }
-        Ok(record)
+        Ok(())
     }
 }
 

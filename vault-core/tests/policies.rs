@@ -9,13 +9,14 @@ mod pki;
 #[path = "common/policy_bed.rs"]
 mod policy_bed;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use fixture::{call, tenant};
 use policy_bed::{Bed, DENIED, NO_DECRYPT, put, row_key, store};
 use pollster::block_on;
 use vault_core::bundle::{Bundle, BundleState, MAX_BUNDLE, PolicyFile, PolicyTrust, ProofCheck, SignedBundle, Signers};
+use vault_core::error::Unproven;
 use vault_core::id::{DatasetId, Fingerprint, Purpose, RequestId};
 use vault_core::keys::{ApprovalState, Seen};
 use vault_core::policy::{DataRequest, DatasetFacts, Encrypt, Facts};
@@ -360,4 +361,66 @@ fn what_must_be_proved_is_asked_for_at_every_step() {
     let proof = row_key("proof", &2_u64.to_be_bytes());
     put(&*store, &proof, |_| b"\x01else".to_vec());
     assert_eq!(field(open(trust())), "proof");
+}
+
+/// Proves whatever was not refused, and counts how often it was asked for a proof that it did not have.
+#[derive(Debug, Default)]
+struct Counting {
+    proven: Mutex<Vec<u64>>,
+    fails: AtomicBool,
+}
+
+impl ProofCheck for Counting {
+    fn check(&self, bundle: &Bundle, _: Option<&str>) -> Result<(), Error> {
+        if self.fails.load(Ordering::Relaxed) {
+            let what = Unproven::new("no proof here", "own-tenants", "Workload, Decrypt, Dataset", "");
+            return Err(Error::NotProven(Box::new(what)));
+        }
+        self.proven.lock().unwrap().push(bundle.version);
+        Ok(())
+    }
+}
+
+#[test]
+fn what_waits_is_proved_before_it_comes_into_force_and_what_is_not_proven_never_does() {
+    let bed = Bed::new();
+    let store = store(&bed);
+    let (here, there) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
+    let open = |name, proof: &Arc<Counting>| {
+        let trust = PolicyTrust { proof: Some(Arc::clone(proof) as _), ..bed.trust() };
+        let (bare, recovery) = bed.bare(Arc::clone(&store) as _, name);
+        block_on(bare.adopt_policies(trust, recovery.policy))
+    };
+    let (a, b) = (open("a", &here).unwrap(), open("b", &there).unwrap());
+    assert_eq!(block_on(b.waiting_policies()).unwrap(), []);
+    let one = bed.sign(bed.bundle(1, None, ""));
+    bed.propose(&a, &one).unwrap();
+    assert_eq!(block_on(b.waiting_policies()).unwrap(), [one.reference()]);
+    block_on(b.prepare_policy(one.reference())).unwrap();
+    assert_eq!(*there.proven.lock().unwrap(), [1]);
+    // Another one that waits behind none, and a text that is not what is in force.
+    let later = bed.sign(bed.bundle(3, None, ""));
+    bed.propose(&a, &later).unwrap();
+    assert_eq!(block_on(b.waiting_policies()).unwrap(), [one.reference(), later.reference()]);
+    // The proof fails by the time of the approval: nothing happens.
+    let asked = bed.ask(&a, one.reference()).unwrap();
+    here.fails.store(true, Ordering::Relaxed);
+    assert!(matches!(bed.approve(&a, &bed.bob, &asked), Err(Error::NotProven(_))));
+    assert_eq!(a.policy_bundle(), None);
+    here.fails.store(false, Ordering::Relaxed);
+    bed.approve(&a, &bed.bob, &asked).unwrap();
+    assert_eq!(block_on(b.waiting_policies()).unwrap(), [], "it follows none that is in force");
+    // Where it is not proven it does not decide, and nothing else does.
+    there.fails.store(true, Ordering::Relaxed);
+    assert!(matches!(block_on(b.refresh_policies()), Err(Error::NotProven(_))));
+    assert_eq!(b.policy_bundle(), None);
+    assert!(matches!(block_on(b.prepare_policy(later.reference())), Err(Error::NotProven(_))));
+    assert!(bed.propose(&b, &bed.sign(bed.bundle(4, Some(one.reference().digest), ""))).is_err());
+    there.fails.store(false, Ordering::Relaxed);
+    block_on(b.refresh_policies()).unwrap();
+    assert_eq!(b.policy_bundle(), Some(one.reference()));
+    drop((a, b));
+    // Nor does a start.
+    here.fails.store(true, Ordering::Relaxed);
+    assert!(matches!(open("a", &here), Err(Error::NotProven(_))));
 }

@@ -21,7 +21,7 @@ use vault_core::{Error, Vault};
 
 pub use roots::{Absent, roots};
 
-use crate::config::{self, Config, ConfigError, NamedFile, cannot_read};
+use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
 use crate::release;
@@ -100,14 +100,31 @@ pub fn policy_trust(config: &Config, log: &LogSigner) -> Result<PolicyTrust, Con
         }
         keys => Signers::new(keys.to_vec(), policy.quorum).map_err(|error| refuse(&error.to_string()))?,
     };
-    let proof: Option<Arc<dyn ProofCheck>> = match policy.provers.as_slice() {
+    let provers = match policy.provers.as_slice() {
         [] => None,
         keys if keys.iter().any(|key| key.is_same_key(log.verifier())) => {
             return Err(refuse("the provers name the audit log's own key, which the gateway holds"));
         }
-        keys => Some(Arc::new(Provers::new(keys.to_vec()).map_err(|error| refuse(&error.to_string()))?)),
+        keys => Some(Provers::new(keys.to_vec()).map_err(|error| refuse(&error.to_string()))?),
     };
+    let proof = proof_check(policy, provers)?;
     Ok(PolicyTrust { signers, workload_domain: config.data.trust_domain.clone(), proof })
+}
+
+/// What must be proved of bundles: by a prover elsewhere, or here.
+#[cfg(feature = "prove")]
+fn proof_check(policy: &Policy, provers: Option<Provers>) -> Result<Option<Arc<dyn ProofCheck>>, ConfigError> {
+    Ok(match &policy.prove {
+        Some(prove) => Some(Arc::new(crate::prover::OwnProof::new(prove.clone(), provers)?)),
+        None => provers.map(|provers| Arc::new(provers) as _),
+    })
+}
+
+/// What must be proved of bundles, by a prover elsewhere: this build has none, and a configuration that names a solver is
+/// not read.
+#[cfg(not(feature = "prove"))]
+fn proof_check(_: &Policy, provers: Option<Provers>) -> Result<Option<Arc<dyn ProofCheck>>, ConfigError> {
+    Ok(provers.map(|provers| Arc::new(provers) as _))
 }
 
 fn text(file: &NamedFile, most: u64) -> Result<String, ConfigError> {

@@ -133,6 +133,9 @@ enum AuditCommand {
 /// Runs the command that the arguments name.
 pub(crate) fn run() -> ExitCode {
     vault_grpc::telemetry::quiet_panics();
+    // The running program, whatever became of its file.
+    #[cfg(feature = "prove")]
+    vault_grpc::prover::set_program("/proc/self/exe".into());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -6,6 +6,7 @@ mod end_users;
 mod lifecycle;
 mod limits;
 mod policy;
+mod prove;
 mod read;
 mod release;
 mod roots;
@@ -130,8 +131,23 @@ pub struct Policy {
     pub quorum: usize,
     /// The verifier keys of the provers: a bundle needs a proof record of one of them. None if it needs no proof.
     pub provers: Vec<LogVerifier>,
+    /// How this gateway proves a bundle that brings no such record; `None` if it does not.
+    pub prove: Option<Prove>,
     /// Where the signers are named.
     pub(crate) signers_place: String,
+}
+
+/// How a gateway proves policy sets by itself, in a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prove {
+    /// The solver's program: cvc5, or an interpreter.
+    pub solver: NamedFile,
+    /// Arguments before the solver's options.
+    pub arguments: Vec<String>,
+    /// The time for one proof.
+    pub timeout: Duration,
+    /// The address space of the proof, and of the solver, each; in MiB.
+    pub memory_mib: u64,
 }
 
 /// Bounds of the key cache.

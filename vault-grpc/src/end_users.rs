@@ -2,6 +2,7 @@
 
 mod fetch;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub struct EndUsers {
     issuers: Issuers,
     /// In the order of the issuers.
     sources: Vec<Source>,
+    /// Tokens that were refused since the start, by the name of the rule.
+    refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 struct Source {
@@ -83,7 +86,7 @@ impl EndUsers {
         let settings = config.end_users.iter().map(|issuer| issuer.settings.clone()).collect();
         let issuers = Issuers::new(settings).map_err(|error| ConfigError::new(place(), error.to_string()))?;
         let sources = config.end_users.iter().map(Source::new).collect::<Result<_, _>>()?;
-        let this = Self { issuers, sources };
+        let this = Self { issuers, sources, refused: Mutex::default() };
         this.put(file_keys(config)?);
         Ok(this)
     }
@@ -108,6 +111,21 @@ impl EndUsers {
     /// # Errors
     /// The first rule that the token breaks.
     pub async fn verify(&self, token: &[u8], who: &Workload) -> Result<Arc<EndUser>, TokenError> {
+        let verified = self.verified(token, who).await;
+        if let Err(rule) = &verified {
+            let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = refused.entry(rule.name()).or_default();
+            *count = count.saturating_add(1);
+        }
+        verified
+    }
+
+    /// How many tokens were refused since the start, by the rule.
+    pub fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    async fn verified(&self, token: &[u8], who: &Workload) -> Result<Arc<EndUser>, TokenError> {
         match self.issuers.end_user(token, who, SystemClock.now()) {
             Err(rule @ (TokenError::UnknownKey | TokenError::NoKeys)) => {
                 let source = self.issuers.claimed(token).and_then(|at| self.sources.get(at));

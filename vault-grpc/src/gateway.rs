@@ -104,10 +104,17 @@ impl Gateway {
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
+        if config.policy.prove.is_some() {
+            background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
+        }
         background.extend(end_users.fetch());
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
-            let render = move || vault.upgrade().map_or_else(String::new, |vault| render(&metrics, &refusals, &vault));
+            let end_users = Arc::clone(&end_users);
+            let render = move || {
+                let vault = vault.upgrade();
+                vault.map_or_else(String::new, |vault| render(&metrics, &refusals, &end_users, &vault))
+            };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
         }
         let listeners = vec![data_task, control_task];
@@ -333,7 +340,7 @@ async fn follow_policies(vault: Arc<Vault>) {
         if !vault.policies_changed() && looked.elapsed() < POLICIES_ANYHOW {
             continue;
         }
-        let before = vault.policy_bundle();
+        let (before, begun) = (vault.policy_bundle(), Instant::now());
         let failed = vault.refresh_policies().await.err();
         looked = Instant::now();
         if let Some(bundle) = vault.policy_bundle().filter(|bundle| before != Some(*bundle)) {
@@ -346,7 +353,30 @@ async fn follow_policies(vault: Arc<Vault>) {
         let again = failed.is_some();
         told = failed;
         if again {
-            sleep(POLICIES_AGAIN).await;
+            // A proof that fails again and again takes half of the time at most.
+            sleep(POLICIES_AGAIN.max(begun.elapsed())).await;
+        }
+    }
+}
+
+/// Judges the policy bundles that wait, once each, so that their proofs are there before they come into force.
+async fn prepare_policies(vault: Arc<Vault>) {
+    let mut ticks = interval(POLICIES_ANYHOW);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut judged = Vec::new();
+    loop {
+        ticks.tick().await;
+        // A store that is away is told by others.
+        let Ok(waiting) = vault.waiting_policies().await else { continue };
+        judged.retain(|bundle| waiting.contains(bundle));
+        for bundle in waiting {
+            if judged.contains(&bundle) {
+                continue;
+            }
+            judged.push(bundle);
+            if let Err(error) = vault.prepare_policy(bundle).await {
+                log(&Event::Failed { what: "prepare a policy bundle that waits", error });
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! cli → gateway ─ build        the vault, from the configuration
 //!               ├ listener     one for each plane: TLS, who calls, bounds, draining
 //!               │   └ tls      material, verifier, reload
+//!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
 //! config · store · plane · telemetry · metrics · hardening · release · refusals
 //! ```
@@ -21,6 +22,8 @@ mod metrics;
 #[cfg(feature = "dev")]
 pub mod pki;
 pub mod plane;
+#[cfg(feature = "prove")]
+pub mod prover;
 mod refusals;
 pub mod release;
 pub mod service;

@@ -23,6 +23,7 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
         Error::NotFound(_) => (Code::NotFound, "NOT_FOUND"),
         Error::AlreadyExists(_) => (Code::AlreadyExists, "ALREADY_EXISTS"),
         Error::FailedPrecondition(_) => (Code::FailedPrecondition, "FAILED_PRECONDITION"),
+        Error::NotProven(_) => (Code::FailedPrecondition, "NOT_PROVEN"),
         Error::Conflict(_) => (Code::Aborted, "CONFLICT"),
         Error::Unavailable { .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
         Error::RootKey { retry: true, .. } => (Code::Unavailable, "DEPENDENCY_UNAVAILABLE"),
@@ -58,6 +59,12 @@ fn status_with(error: &Error, mut metadata: HashMap<String, String>) -> Status {
         }
         Error::Denied(check) => {
             metadata.insert("check".to_owned(), check.name().to_owned());
+            error.to_string()
+        }
+        Error::NotProven(what) => {
+            metadata.insert("check".to_owned(), "proof".to_owned());
+            metadata.insert("property".to_owned(), what.property().to_owned());
+            metadata.insert("requests".to_owned(), what.requests().to_owned());
             error.to_string()
         }
         Error::Unavailable { dependency, why } => {

@@ -89,11 +89,13 @@ pub(super) const NO_SIGNERS: Error =
 /// Decides whether a proof record shows of a bundle what must be proved before it may come into force.
 pub trait ProofCheck: Send + Sync + fmt::Debug + 'static {
     /// Checks the record that was brought with a bundle; `None` if none was. It is asked when a bundle is validated, when
-    /// it is proposed, when it comes into force, and by every gateway that loads it: the answer must depend on its
-    /// arguments alone.
+    /// it is proposed, when it comes into force, and by every gateway that loads it, at its start too. What it accepts must
+    /// depend on its arguments alone; what it refuses it may accept later, if something was missing here. It is asked on a
+    /// thread of its own and may block.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming `proof`: there is none, it is of other texts, of another prover, or not of everything.
+    /// [`Error::Invalid`] naming `proof`: there is none, it is of other texts, of another prover, or not of everything;
+    /// [`Error::NotProven`] if it was to be proved here, and was not.
     fn check(&self, bundle: &Bundle, record: Option<&str>) -> Result<(), Error>;
 }
 
@@ -132,10 +134,11 @@ impl PolicyTrust {
             return Err(Error::invalid("instance", "the bundle is for another installation"));
         }
         let signers = self.signers.verify(signed)?;
+        // Before the proof, which takes longer, and whose words for a text that does not load name no line.
+        let (set, registry) = bundle.load(&self.workload_domain)?;
         if let Some(proof) = &self.proof {
             proof.check(bundle, signed.proof())?;
         }
-        let (set, registry) = bundle.load(&self.workload_domain)?;
         Ok(Judged { reference: signed.reference(), signers, set, registry })
     }
 

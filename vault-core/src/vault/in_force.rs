@@ -258,6 +258,37 @@ impl Vault {
     }
 }
 
+/// How many bundles that wait are looked at ahead.
+const AHEAD: usize = 8;
+
+impl Vault {
+    /// The bundles that wait and could be next, oldest first, eight at most: for [`Self::prepare_policy`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub async fn waiting_policies(&self) -> Result<Vec<BundleRef>, Error> {
+        if self.in_force.as_ref().is_none_or(|in_force| in_force.trust.signers.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let shelf = Shelf(&**self.keys.store());
+        let Some(active) = shelf.active().await? else { return Ok(Vec::new()) };
+        let waiting = shelf.list(active.reference.map(|active| active.version), AHEAD).await?;
+        let next = waiting.into_iter().filter(|stored| active.admits(stored.reference, stored.previous).is_ok());
+        Ok(next.map(|stored| stored.reference).collect())
+    }
+
+    /// Judges a bundle that waits, as if it had come into force: what its proof takes is over before it does. Changes
+    /// nothing, and what is found is no more than a hint.
+    ///
+    /// # Errors
+    /// What is wrong with it; [`Error::NotFound`]; [`Error::Unavailable`].
+    pub async fn prepare_policy(&self, bundle: BundleRef) -> Result<(), Error> {
+        let Some(in_force) = &self.in_force else { return Ok(()) };
+        let signed = Shelf(&**self.keys.store()).signed(bundle.version).await?;
+        in_force.trust.judge_aside(signed, self.keys.instance()).await.map(drop)
+    }
+}
+
 /// Refuses a store that does not continue what the log recorded.
 async fn continues(shelf: &Shelf<'_>, active: Option<Active>, mark: PolicyMark) -> Result<(), Error> {
     let recorded = Fingerprint(mark.digest);

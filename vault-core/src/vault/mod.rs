@@ -297,6 +297,7 @@ const fn reason(error: &Error) -> &'static str {
         Error::NotFound(_) => "no such resource",
         Error::AlreadyExists(_) => "the resource exists already",
         Error::FailedPrecondition(why) | Error::Conflict(why) | Error::Alarm(why) => why,
+        Error::NotProven(what) => what.why(),
         Error::Unavailable { why, .. } | Error::RootKey { why, .. } => why,
         Error::Corrupt { .. } => "a file of the vault is damaged",
     }

@@ -5,7 +5,7 @@ use super::control::{About, Ask, ControlCall};
 use super::in_force::InForce;
 use crate::audit::{Recorded, SystemEvent};
 use crate::bundle::{Act, Active, BundleRef, Judged, Shelf, SignedBundle, StoredBundle};
-use crate::error::Error;
+use crate::error::{Dependency, Error};
 use crate::id::ApprovalId;
 use crate::keys::{Approval, ApprovalState, Ordered, Seen};
 use crate::policy::{
@@ -137,6 +137,9 @@ impl Vault {
                     ));
                 }
                 let (_, active) = self.judge(&signed).await?;
+                if !self.has_time(recorded) {
+                    return Err(TOO_LATE);
+                }
                 let now = self.clock.now();
                 if now < signed.bundle().not_before {
                     return Err(NOT_YET);
@@ -227,4 +230,8 @@ impl Vault {
 }
 
 pub(super) const NOT_YET: Error = Error::FailedPrecondition("the bundle says that it may not come into force yet");
+const TOO_LATE: Error = Error::unavailable(
+    Dependency::Policy,
+    "judging the bundle took longer than this call may; what was proved is kept",
+);
 const BUSY_POLICY: Error = Error::Conflict("policy bundle");

@@ -179,3 +179,57 @@ fn every_baseline_policy_weakened_is_caught() {
         println!("measured: the baseline without {}: {}", policy.id, list(&found));
     }
 }
+
+/// Asked behind the policies, so it shows only where they let everybody through.
+const WITHOUT_CONSENT: &str = r#"
+workload_domain = "prod.example"
+policies = []
+
+[[test]]
+name = "plaintext that takes a consent, without one"
+principal = "spiffe://prod.example/ns/shop/sa/billing"
+action = "Decrypt"
+tenant = "acme"
+dataset = "orders"
+purpose = "billing"
+resource = { consent_required = true }
+expect = "deny"
+check = "consent"
+
+[[test]]
+name = "for another purpose"
+principal = "spiffe://prod.example/ns/shop/sa/billing"
+action = "Decrypt"
+tenant = "acme"
+dataset = "orders"
+purpose = "billing"
+resource = { consent_required = true }
+consents = [{ purposes = ["marketing"] }]
+expect = "deny"
+check = "consent"
+
+[[test]]
+name = "with it"
+principal = "spiffe://prod.example/ns/shop/sa/billing"
+action = "Decrypt"
+tenant = "acme"
+dataset = "orders"
+purpose = "billing"
+resource = { consent_required = true }
+consents = [{ purposes = ["billing"] }]
+expect = "allow"
+by = ["everything"]
+"#;
+
+#[test]
+fn the_guard_in_rust_asks_for_consent_where_the_policies_do_not() {
+    let set = PolicySet::load(BASELINE_SCHEMA, &[source(EVERYTHING)]).unwrap();
+    let registry = Registry::parse(include_str!("../../../policies/registry.toml"), "prod.example").unwrap();
+    let authorizer = Authorizer::new(set, registry);
+    let scenes = Scenes::parse("consent.toml", WITHOUT_CONSENT).unwrap().scenes;
+    assert_eq!(scenes.len(), 3);
+    for scene in &scenes {
+        let outcome = rehearse(&authorizer, scene).unwrap();
+        assert!(scene.expected.as_ref().unwrap().is(&outcome), "{}: {outcome}", scene.name);
+    }
+}

@@ -6,6 +6,7 @@ use vault_core::Error;
 use vault_core::audit::LogVerifier;
 use vault_core::bundle::{Provers, Signers};
 
+use super::prove::RawProve;
 use super::read::{Reader, Text};
 use super::{ConfigError, Environment, Policy};
 
@@ -23,6 +24,7 @@ pub(super) struct RawPolicy {
     quorum: Option<Spanned<u64>>,
     proof: Option<Text>,
     provers: Option<Vec<Text>>,
+    prove: Option<Spanned<RawProve>>,
 }
 
 impl Reader<'_> {
@@ -37,6 +39,7 @@ impl Reader<'_> {
             signers,
             quorum,
             provers,
+            prove: self.prove(raw.prove.as_ref(), raw.proof.as_ref())?,
             signers_place: self.place(at, "policy.signers"),
         })
     }
@@ -105,7 +108,10 @@ impl Reader<'_> {
             ));
         }
         let Some(first) = named.first() else {
-            return Err(self.refuse(at, "policy.proof", "\"required\" needs policy.provers"));
+            if raw.prove.is_some() {
+                return Ok(Vec::new());
+            }
+            return Err(self.refuse(at, "policy.proof", "\"required\" needs policy.provers, or policy.prove.solver"));
         };
         let mut keys = Vec::new();
         for text in named {

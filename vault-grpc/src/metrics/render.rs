@@ -8,6 +8,7 @@ use vault_core::audit::Health;
 use vault_core::keys::CacheStats;
 
 use super::{BUCKETS, Metrics, plane_name};
+use crate::end_users::EndUsers;
 use crate::refusals::Refusals;
 
 /// Names of the status codes, in their order.
@@ -32,14 +33,14 @@ const NAMES: [&str; super::CODES] = [
 ];
 
 /// Everything that is counted.
-pub(crate) fn render(metrics: &Metrics, refusals: &Refusals, vault: &Vault) -> String {
+pub(crate) fn render(metrics: &Metrics, refusals: &Refusals, end_users: &EndUsers, vault: &Vault) -> String {
     let mut out = String::with_capacity(16 * 1024);
     // Writing to a string does not fail.
-    let _ = all(&mut out, metrics, refusals, vault);
+    let _ = all(&mut out, metrics, refusals, end_users, vault);
     out
 }
 
-fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, vault: &Vault) -> fmt::Result {
+fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &EndUsers, vault: &Vault) -> fmt::Result {
     calls(out, metrics)?;
     head(out, "blindvault_connections", "gauge", "Connections open.")?;
     for (plane, count) in ["data", "control"].iter().zip(&metrics.connections) {
@@ -48,6 +49,11 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, vault: &Vault) 
     head(out, "blindvault_connections_refused_total", "counter", "Connections that came to nothing, by rule.")?;
     for ((plane, reason), count) in refusals.totals() {
         writeln!(out, "blindvault_connections_refused_total{{plane=\"{plane}\",reason=\"{reason}\"}} {count}")?;
+    }
+    let name = "blindvault_end_user_tokens_refused_total";
+    head(out, name, "counter", "Tokens that prove no end user, by rule.")?;
+    for (rule, count) in end_users.refused() {
+        writeln!(out, "{name}{{rule=\"{rule}\"}} {count}")?;
     }
     caches(out, &[("data", vault.keys().data_key_stats()), ("tenant", vault.keys().tenant_key_stats())])?;
     head(out, "blindvault_audit_entries", "gauge", "Durable entries of the audit log.")?;

@@ -290,13 +290,64 @@ fn policy_signers_are_read_and_every_error_names_line_key_and_expectation() {
         ),
         ("proof = \"maybe\"".to_owned(), 24, "policy.proof", "must be \"off\""),
         (format!("provers = [{jan:?}]"), 24, "policy.provers", "unless policy.proof"),
+        ("prove = {}".to_owned(), 24, "", "missing field `solver`"),
+        ("prove = { solver = \"/bin/sh\" }".to_owned(), 24, "policy.prove", PROVE_ALONE),
+        (
+            format!("signers = [{ines:?}]\nproof = \"off\"\nprove = {{ solver = \"/bin/sh\" }}"),
+            26,
+            "policy.prove",
+            PROVE_ALONE,
+        ),
         ("signer = []".to_owned(), 24, "", "unknown field `signer`"),
     ];
     for (lines, line, key, why) in table {
         let error = with(&lines).unwrap_err().to_string();
-        let place = if key.is_empty() { format!("line {line}:") } else { format!("line {line}, {key}:") };
+        let place = if key.is_empty() { format!("line {line}:") } else { format!("line {line}, {key}") };
         assert!(error.contains(&place) && error.contains(why), "{lines}: {error}");
     }
+}
+
+/// What is wrong with a solver where no proof is required, or in a build that has no use for it.
+const PROVE_ALONE: &str =
+    if cfg!(feature = "prove") { "unless policy.proof is \"required\"" } else { "this build proves nothing" };
+
+#[test]
+#[cfg(feature = "prove")]
+fn a_solver_is_named_with_its_bounds_and_must_be_a_program_that_others_cannot_write() {
+    let (_dir, made) = made();
+    let text = fs::read_to_string(&made.config).unwrap();
+    let ines = LogSigner::create(&OsFs, &made.config.with_file_name("ines"), "policy/ines").unwrap();
+    let with = |prove: &str| {
+        let signers = format!("signers = [{:?}]\nproof = \"required\"\nprove = {prove}", ines.verifier().vkey());
+        let text = text.replacen("[policy]\n", &format!("[policy]\n{signers}\n"), 1);
+        Config::parse(&text, &made.config)
+    };
+    let read = with("{ solver = \"/bin/sh\", arguments = [\"-c\"], timeout_ms = 5000, memory_mib = 64 }").unwrap();
+    let prove = read.policy.prove.unwrap();
+    assert_eq!((prove.timeout.as_millis(), prove.memory_mib, prove.arguments), (5000, 64, vec!["-c".to_owned()]));
+    let prove = with("{ solver = \"/bin/sh\" }").unwrap().policy.prove.unwrap();
+    assert_eq!((prove.timeout.as_millis(), prove.memory_mib), (20_000, 512));
+    for (prove, key, why) in [
+        ("{ solver = \"/bin/sh\", timeout_ms = 999 }", "policy.prove.timeout_ms", "must be 1000"),
+        ("{ solver = \"/bin/sh\", memory_mib = 63 }", "policy.prove.memory_mib", "must be 64"),
+        ("{ solver = \"/bin/sh\", arguments = [\"a\\u0000\"] }", "policy.prove.arguments", "NUL"),
+        ("{ solver = \"/bin/sh\", shell = 1 }", "", "unknown field `shell`"),
+    ] {
+        let error = with(prove).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(why), "{prove}: {error}");
+    }
+    let solver = made.config.with_file_name("solver");
+    fs::write(&solver, "#!/bin/sh\n").unwrap();
+    for (bits, why) in [(0o600, "no program"), (0o722, "others may write it")] {
+        mode(&solver, bits);
+        let error = build::check(&with("{ solver = \"solver\" }").unwrap()).unwrap_err().to_string();
+        assert!(error.contains("policy.prove.solver") && error.contains(why), "{error}");
+    }
+    mode(&solver, 0o700);
+    build::check(&with("{ solver = \"solver\" }").unwrap()).unwrap();
+    fs::remove_file(&solver).unwrap();
+    let error = build::check(&with("{ solver = \"solver\" }").unwrap()).unwrap_err().to_string();
+    assert!(error.contains("policy.prove.solver") && error.contains("cannot be read"), "{error}");
 }
 
 #[test]

@@ -20,9 +20,16 @@ mod identity_provider;
 mod issuer;
 mod metrics;
 mod policies;
+#[cfg(feature = "prove")]
+#[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]
+mod proving;
 mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
 mod shredding;
+#[cfg(feature = "prove")]
+#[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
+#[path = "../../../vault-core/tests/common/solver.rs"]
+mod solver;
 mod support;

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use vault_client::Target;
+use vault_client::{EndUserToken, Target};
 
 use crate::support::Fixture;
 
@@ -43,6 +43,10 @@ async fn calls_refusals_and_keys_are_counted_and_no_data_is_told() {
     }
     assert!(billing.decrypt(&target, vec![0; 100]).await.is_err());
     assert!(fixture.workload("billing").await.encrypt(&Target::new("globex", "customers", "x"), b"x").await.is_err());
+    let for_nobody = Target::new("acme", "customers", "billing").end_user(EndUserToken::new("acme.is.none"));
+    for _ in 0..2 {
+        assert!(billing.rewrap(&for_nobody, sealed.envelope.clone()).await.is_err());
+    }
     let stranger = fixture.endpoint(fixture.gateway.data_addr(), "operator-alice");
     assert!(vault_client::VaultClient::connect(&stranger).await.is_err());
 
@@ -66,6 +70,9 @@ async fn calls_refusals_and_keys_are_counted_and_no_data_is_told() {
     assert_eq!(value(&text, "blindvault_audit_healthy"), 1.0);
     assert!(value(&text, "blindvault_connections{plane=\"data\"}") >= 1.0);
     assert!(text.contains("blindvault_connections_refused_total{plane=\"data\",reason="), "{text}");
+    let tokens = "blindvault_end_user_tokens_refused_total";
+    let refused: Vec<_> = text.lines().filter(|line| line.starts_with(&format!("{tokens}{{"))).collect();
+    assert_eq!(refused, [format!("{tokens}{{rule=\"malformed\"}} 2")]);
     for secret in ["acme", "globex", "4711", "DE0212", "iban", "billing", "alice"] {
         assert!(!text.contains(secret), "{secret} in\n{text}");
     }

@@ -33,7 +33,7 @@ fn bad(arguments: &[&str], why: &str) {
 }
 
 /// Makes the keys of two signers, and names them in a configuration.
-fn name_signers(config: &Path, text: &str) -> String {
+pub(super) fn name_signers(config: &Path, text: &str) -> String {
     let keys = ["ines", "jan"].map(|name| {
         let file = config.with_file_name(name);
         good(&["key", "new", "--name", &format!("policy/{name}"), "--out", file.to_str().unwrap()])
@@ -42,30 +42,30 @@ fn name_signers(config: &Path, text: &str) -> String {
     text.replacen("[policy]\n", &format!("[policy]\n{signers}\n"), 1)
 }
 
-struct Files(PathBuf);
+pub(super) struct Files(pub(super) PathBuf);
 
 impl Files {
-    fn path(&self, name: &str) -> String {
+    pub(super) fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().unwrap().to_owned()
     }
 
-    fn make(&self, out: &str, more: &[&str]) {
+    pub(super) fn make(&self, out: &str, more: &[&str]) {
         let (config, out) = (self.path("vault.toml"), self.path(out));
         let arguments = ["bundle", "make", "--config", &config, "--out", &out, "--comment", "for a test"];
         good(&[&arguments, more].concat());
     }
 
-    fn sign(&self, file: &str, key: &str) {
+    pub(super) fn sign(&self, file: &str, key: &str) {
         good(&["bundle", "sign", &self.path(file), "--key", &self.path(key)]);
     }
 
-    fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(super) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.path(name)).unwrap();
         assert!(text.contains(from), "{from}");
         fs::write(self.path(name), text.replacen(from, to, 1)).unwrap();
     }
 
-    fn document(&self, name: &str) -> String {
+    pub(super) fn document(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 }

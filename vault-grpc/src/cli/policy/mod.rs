@@ -4,12 +4,16 @@ mod check;
 #[cfg(feature = "prove")]
 mod explain;
 mod files;
+#[cfg(feature = "prove")]
+mod inside;
 mod proof;
 #[cfg(feature = "prove")]
 mod prove;
 #[cfg(feature = "prove")]
 mod test;
 
+#[cfg(feature = "prove")]
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,6 +60,27 @@ pub(super) enum PolicyCommand {
     /// Prove for all requests at once that the set keeps the guards, with an SMT solver.
     #[cfg(feature = "prove")]
     Prove(Box<prove::Options>),
+    /// What a gateway starts to prove a bundle: a question on standard input, the answer on standard output.
+    #[cfg(feature = "prove")]
+    #[command(hide = true)]
+    ProveInside {
+        /// The process to die with.
+        #[arg(long)]
+        parent: i32,
+    },
+    /// What that starts: the solver, which dies with it.
+    #[cfg(feature = "prove")]
+    #[command(hide = true)]
+    RunSolver {
+        /// The process to die with.
+        #[arg(long)]
+        parent: i32,
+        /// The solver's program.
+        program: PathBuf,
+        /// Its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Signed bundles of schema, policies and registry.
     #[command(subcommand)]
     Bundle(bundle::BundleCommand),
@@ -84,6 +109,10 @@ pub(super) fn run(command: PolicyCommand) -> ExitCode {
         PolicyCommand::Explain { file, name, json } => explain::explain(&file, &name, json),
         #[cfg(feature = "prove")]
         PolicyCommand::Prove(options) => prove::prove(&options),
+        #[cfg(feature = "prove")]
+        PolicyCommand::ProveInside { parent } => inside::prove_inside(parent),
+        #[cfg(feature = "prove")]
+        PolicyCommand::RunSolver { parent, program, arguments } => inside::run_solver(parent, &program, &arguments),
         PolicyCommand::Bundle(command) => bundle::bundle(command),
         PolicyCommand::Key(command) => bundle::key(command),
         PolicyCommand::VerifyProof { files, proof, key } => proof::verify(&files, &proof, &key),
