@@ -37,11 +37,11 @@ pub struct Streamed {
     pub key_version: u32,
 }
 
-const fn read_failed(_: std::io::Error) -> ClientError {
+fn read_failed(_: std::io::Error) -> ClientError {
     ClientError::local(Code::Aborted, "READ", "what was to be sent could not be read")
 }
 
-const fn write_failed(_: std::io::Error) -> ClientError {
+fn write_failed(_: std::io::Error) -> ClientError {
     ClientError::local(Code::Aborted, "WRITE", "what was received could not be written")
 }
 

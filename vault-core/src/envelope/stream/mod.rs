@@ -17,6 +17,8 @@ mod range;
 mod seal;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod vectors;
 
 pub use layout::{Layout, PlainRange};
 pub use open::StreamOpener;
