@@ -14,9 +14,13 @@ const INFO: &[u8] = b"blindvault/suite/v1\0";
 /// Both suites' keys in one slot of locked memory, which is no larger than one of them would need.
 pub(super) struct Suites {
     keys: Locked<SuiteKeys>,
-    /// Those that have ended are taken out when the list would grow.
-    streams: Vec<Weak<StreamKeys>>,
+    /// Most keys have none: a pointer is all that they pay for it.
+    streams: Option<Box<Streams>>,
 }
+
+/// Streams that run, and some that have ended: those are taken out when the list would grow.
+#[derive(Default)]
+struct Streams(Vec<Weak<StreamKeys>>);
 
 struct SuiteKeys {
     record: [u8; 32],
@@ -30,7 +34,7 @@ impl Suites {
         let own = keys.get_mut()?;
         own.record.copy_from_slice(derive(Suite::Record)?.expose()?);
         own.stream.copy_from_slice(derive(Suite::Stream)?.expose()?);
-        Ok(Self { keys, streams: Vec::new() })
+        Ok(Self { keys, streams: None })
     }
 
     /// A suite's key.
@@ -46,15 +50,17 @@ impl Suites {
     pub(super) fn stream(&mut self, salt: &[u8; SALT], a: &[u8]) -> Result<(Arc<StreamKeys>, [u8; COMMITMENT]), Error> {
         let (keys, commitment) = ChunkKeys::derive(&self.key(Suite::Stream)?, salt, a)?;
         let keys = Arc::new(StreamKeys::new(keys));
-        if self.streams.len() == self.streams.capacity() {
-            self.streams.retain(|stream| stream.strong_count() > 0);
+        let Streams(streams) = &mut **self.streams.get_or_insert_default();
+        if streams.len() == streams.capacity() {
+            streams.retain(|stream| stream.strong_count() > 0);
         }
-        self.streams.push(Arc::downgrade(&keys));
+        streams.push(Arc::downgrade(&keys));
         Ok((keys, commitment))
     }
 
     /// Wipes the keys of all streams; waits for the chunks in progress.
     pub(super) fn wipe_streams(&self) {
-        self.streams.iter().filter_map(Weak::upgrade).for_each(|stream| stream.wipe());
+        let streams = self.streams.iter().flat_map(|streams| &streams.0);
+        streams.filter_map(Weak::upgrade).for_each(|stream| stream.wipe());
     }
 }
