@@ -5,6 +5,7 @@
 //! `cargo xtask test --long`. It is the only test of its program, so that nothing else grows meanwhile.
 #![cfg(all(feature = "dev", target_os = "linux"))]
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test, which says what it measured")]
+#![expect(clippy::disallowed_macros, reason = "a test says what it measured")]
 
 #[expect(unreachable_pub, dead_code, reason = "shared by several tests")]
 mod common;

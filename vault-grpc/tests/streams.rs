@@ -1,6 +1,7 @@
 //! Streams over the wire: what is sent comes back, what is out of order is refused, and what ends a stream ends it soon.
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests, which say what they measured")]
+#![expect(clippy::disallowed_macros, reason = "a test says what it measured")]
 
 #[path = "gateway/audit_entries.rs"]
 mod audit_entries;
