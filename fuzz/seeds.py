@@ -132,6 +132,15 @@ def tokens():
     write("end_user_token", "bad-twice", json.dumps(header).encode() + b"\n" + twice.encode())
 
 
+def streams():
+    """Lengths about the borders of chunks, with some bytes behind to make changes of."""
+    for length in (0, 1, 100, 16_383, 16_384, 16_385, 40_000, 65_536):
+        for kind in range(6):
+            change = bytes([kind * 43, 0, 0, 0, length % 251, 7, 1, 0, 0, 0])
+            write("stream", f"length-{length}-{kind}", length.to_bytes(4, "little") + bytes(range(12)) + change * 3)
+
+
 envelopes()
 certificates()
 tokens()
+streams()

@@ -8,7 +8,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use ring::aead::{Aad, Nonce};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use vault_benches::{PREFIXES, RAW, SIZES, context, counted, data_key, ring_key};
-use vault_core::envelope::{FRONT, OVERHEAD};
+use vault_core::envelope::{FRONT, OVERHEAD, SEALED_CHUNK, STREAM_CHUNK};
 
 fn seal(c: &mut Criterion) {
     let (key, context) = (data_key(), context());
@@ -91,5 +91,67 @@ fn open(c: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, seal, open);
+/// A stream of 1 MiB in place, 64 full chunks and the empty last one, with its keys derived anew as every stream's are;
+/// and ring with a reused key on the same chunks.
+fn stream(c: &mut Criterion) {
+    const CHUNKS: usize = 64;
+    let (key, context) = (data_key(), context());
+    let reused = ring_key(&RAW);
+    let mut group = c.benchmark_group("stream");
+    group.throughput(Throughput::Bytes((CHUNKS * STREAM_CHUNK) as u64));
+    let mut buffer = vec![0x55; CHUNKS * SEALED_CHUNK];
+    group.bench_function("seal/ours_in_place", |b| {
+        b.iter(|| {
+            let mut sealer = key.seal_stream(&context).unwrap();
+            for chunk in black_box(&mut buffer).chunks_exact_mut(SEALED_CHUNK) {
+                sealer.seal_chunk(chunk).unwrap();
+            }
+            sealer.seal_last(&mut [0; SEALED_CHUNK - STREAM_CHUNK]).unwrap();
+            *sealer.front()
+        });
+    });
+    let mut count = 0;
+    group.bench_function("seal/ring_reused_key", |b| {
+        b.iter(|| {
+            for chunk in black_box(&mut buffer).chunks_exact_mut(SEALED_CHUNK) {
+                let (body, room) = chunk.split_at_mut(STREAM_CHUNK);
+                let tag = reused.seal_in_place_separate_tag(counted(&mut count), Aad::empty(), body).unwrap();
+                room.copy_from_slice(tag.as_ref());
+            }
+        });
+    });
+    // In place, each iteration first copies the ciphertext into the buffer, ours and ring's alike.
+    let mut sealed = vec![0x55; CHUNKS * SEALED_CHUNK];
+    let mut sealer = key.seal_stream(&context).unwrap();
+    sealed.chunks_exact_mut(SEALED_CHUNK).for_each(|chunk| sealer.seal_chunk(chunk).unwrap());
+    let mut last = [0; SEALED_CHUNK - STREAM_CHUNK];
+    sealer.seal_last(&mut last).unwrap();
+    group.bench_function("open/ours_in_place", |b| {
+        b.iter(|| {
+            buffer.copy_from_slice(&sealed);
+            let mut opener = key.open_stream(&context, sealer.front()).unwrap();
+            for chunk in black_box(&mut buffer).chunks_exact_mut(SEALED_CHUNK) {
+                opener.open_chunk(chunk).unwrap();
+            }
+            opener.open_last(&mut last.clone()).unwrap().len()
+        });
+    });
+    let mut count = 0;
+    for chunk in sealed.chunks_exact_mut(SEALED_CHUNK) {
+        let (body, room) = chunk.split_at_mut(STREAM_CHUNK);
+        let tag = reused.seal_in_place_separate_tag(counted(&mut count), Aad::empty(), body).unwrap();
+        room.copy_from_slice(tag.as_ref());
+    }
+    group.bench_function("open/ring_reused_key", |b| {
+        b.iter(|| {
+            buffer.copy_from_slice(&sealed);
+            let mut count = 0;
+            for chunk in black_box(&mut buffer).chunks_exact_mut(SEALED_CHUNK) {
+                reused.open_in_place(counted(&mut count), Aad::empty(), chunk).unwrap();
+            }
+        });
+    });
+}
+
+criterion_group!(benches, seal, open, stream);
 criterion_main!(benches);

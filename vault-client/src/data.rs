@@ -175,6 +175,11 @@ impl VaultClient {
         Ok(answer.results.into_iter().map(|r| result(r.outcome)).collect())
     }
 
+    /// For streams, whose messages are small.
+    pub(crate) fn streaming(&self) -> CryptoServiceClient<Channel> {
+        self.client(self.limits.unary)
+    }
+
     fn client(&self, limit: usize) -> CryptoServiceClient<Channel> {
         self.inner.clone().max_decoding_message_size(limit.saturating_add(ANSWER_ROOM))
     }

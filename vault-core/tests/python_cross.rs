@@ -19,7 +19,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use vault_core::Error;
-use vault_core::envelope::{Context, DataKey, Scope};
+use vault_core::envelope::{Context, DataKey, SEALED_CHUNK, STREAM_CHUNK, Scope};
 use vault_core::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use vault_core::keys::WrappingKey;
 use vault_core::secret::Key32;
@@ -236,6 +236,61 @@ fn envelopes_both_ways() {
     }
 }
 
+fn seal_stream(key: &DataKey, context: &Context, plaintext: &[u8]) -> Vec<u8> {
+    let mut sealer = key.seal_stream(context).unwrap();
+    let mut envelope = sealer.front().to_vec();
+    let mut chunks = plaintext.chunks_exact(STREAM_CHUNK);
+    for chunk in &mut chunks {
+        let mut buffer = [chunk, &[0; 16]].concat();
+        sealer.seal_chunk(&mut buffer).unwrap();
+        envelope.extend(buffer);
+    }
+    let mut buffer = [chunks.remainder(), &[0; 16]].concat();
+    sealer.seal_last(&mut buffer).unwrap();
+    envelope.extend(buffer);
+    envelope
+}
+
+fn open_stream(key: &DataKey, context: &Context, envelope: &[u8]) -> Result<Vec<u8>, Error> {
+    let (front, chunks) = envelope.split_first_chunk().ok_or(Error::Unopenable)?;
+    let mut opener = key.open_stream(context, front)?;
+    let (mut plaintext, mut chunks) = (Vec::new(), chunks.chunks_exact(SEALED_CHUNK));
+    for chunk in &mut chunks {
+        plaintext.extend_from_slice(opener.open_chunk(&mut chunk.to_vec())?);
+    }
+    plaintext.extend_from_slice(opener.open_last(&mut chunks.remainder().to_vec())?);
+    Ok(plaintext)
+}
+
+#[test]
+fn streams_both_ways() {
+    let Some(python) = python("streams_both_ways") else { return };
+    let mut random = Random::new();
+    let messages: Vec<_> = (0..CASES / 3).map(|at| Message::random(&mut random, at)).collect();
+    let opening = |envelope: &[u8], m: &Message| m.request(json!({ "envelope": hex::encode(envelope) }));
+    let ours: Vec<_> = messages.iter().map(|m| seal_stream(&m.case.key(), &m.context(), &m.plaintext)).collect();
+    let requests: Vec<_> = messages.iter().zip(&ours).map(|(m, envelope)| opening(envelope, m)).collect();
+    for (message, reply) in messages.iter().zip(ask(&python, "open_stream", &requests)) {
+        assert!(hex_of(&reply, "plaintext") == message.plaintext);
+    }
+
+    let requests: Vec<_> =
+        messages.iter().map(|m| m.request(json!({ "plaintext": hex::encode(&m.plaintext) }))).collect();
+    let theirs: Vec<_> = ask(&python, "seal_stream", &requests).iter().map(|reply| hex_of(reply, "envelope")).collect();
+    for (message, envelope) in messages.iter().zip(&theirs) {
+        let (key, context) = (message.case.key(), message.context());
+        assert!(open_stream(&key, &context, envelope).unwrap() == message.plaintext);
+        let bad = damaged(&mut random, envelope);
+        assert_eq!(open_stream(&key, &context, &bad).err(), Some(Error::Unopenable));
+    }
+
+    let requests: Vec<_> =
+        messages.iter().zip(&ours).map(|(m, envelope)| opening(&damaged(&mut random, envelope), m)).collect();
+    for reply in ask(&python, "open_stream", &requests) {
+        assert_eq!(reply, json!({ "error": "unopenable" }));
+    }
+}
+
 #[test]
 fn wrapped_keys_both_ways() {
     let Some(python) = python("wrapped_keys_both_ways") else { return };
@@ -289,7 +344,11 @@ fn committed(file: &str) -> Vec<Value> {
 #[test]
 fn the_decoder_gives_every_committed_outcome() {
     let Some(python) = python("the_decoder_gives_every_committed_outcome") else { return };
-    let files = [("envelope_v1.json", "open", "plaintext"), ("wrapped_key_v1.json", "unwrap", "data_key")];
+    let files = [
+        ("envelope_v1.json", "open", "plaintext"),
+        ("stream_v1.json", "open_stream", "plaintext"),
+        ("wrapped_key_v1.json", "unwrap", "data_key"),
+    ];
     for (file, command, result) in files {
         let cases = committed(file);
         assert!(cases.len() > 100, "{file}: {} cases", cases.len());
@@ -313,6 +372,23 @@ fn the_program_that_made_the_vectors_verifies_them_and_the_examples() {
         .args([format!("{root}/tests/python/blindvault_format.py"), "check".to_owned()])
         .args(files.chain([format!("{root}/../docs/format.md")]))
         .env("PYTHONUTF8", "1")
+        .output()
+        .unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+#[test]
+fn the_program_that_made_the_vectors_of_streams_verifies_them() {
+    let Some(python) = python("the_program_that_made_the_vectors_of_streams_verifies_them") else { return };
+    let root = env!("CARGO_MANIFEST_DIR");
+    let checked = Command::new(python)
+        .args([
+            &format!("{root}/tests/python/blindvault_streams.py"),
+            "check",
+            &format!("{root}/tests/vectors/stream_v1.json"),
+        ])
+        .env("PYTHONUTF8", "1")
+        .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));

@@ -35,6 +35,22 @@ fn code_and_reason(error: &Error) -> (Code, &'static str) {
     }
 }
 
+/// A stream that waited for its caller too long.
+pub(crate) fn stood_still() -> Status {
+    late("IDLE_TIMEOUT", "the stream stood still for too long")
+}
+
+/// A stream that was not done when the caller's deadline passed.
+pub(crate) fn deadline_passed() -> Status {
+    late("DEADLINE", "the deadline passed before the stream was done")
+}
+
+fn late(reason: &'static str, message: &'static str) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details(Code::DeadlineExceeded, message, details)
+}
+
 /// An error as the status of a call.
 pub fn status(error: &Error) -> Status {
     status_with(error, HashMap::new())

@@ -14,6 +14,8 @@ const DEV: &str = "vault-core/dev";
 const LONG_KILL_CYCLES: &str = "500";
 /// How often keys are rotated under load in `--long`.
 const LONG_ROTATIONS: &str = "400";
+/// How long a stream is in `--long`, in MiB.
+const LONG_STREAM_MIB: &str = "4096";
 /// How many random decisions are compared in `--long`: with the model, and with Cedar on the whole set, which takes ten
 /// times as long for each.
 const LONG_DECISIONS: [(&str, &str); 2] =
@@ -108,6 +110,10 @@ pub(crate) fn test(long: bool) -> bool {
             with(&["test", "--release", "-p", "vault-grpc", "--features", FEATURES, "--test", "rotation_storm"]);
         storm.env("BLINDVAULT_ROTATIONS", LONG_ROTATIONS);
         add("rotation storm", storm);
+        let mut streams =
+            with(&["test", "--release", "-p", "vault-grpc", "--features", FEATURES, "--test", "stream_memory"]);
+        streams.env("BLINDVAULT_STREAM_MIB", LONG_STREAM_MIB);
+        add("memory of a long stream", streams);
     }
     say::heading("tests");
     say::line(&summary);

@@ -48,6 +48,22 @@ async fn a_batch_answers_item_by_item() {
 }
 
 #[tokio::test]
+async fn a_stream_is_whole_only_if_the_gateway_says_so() {
+    let gateway = Gateway::start().await;
+    let vault = VaultClient::connect(&gateway.endpoint()).await.unwrap();
+    let to = |dataset: &str| Target::new("acme", dataset, "billing");
+    let done = vault.encrypt_stream(&to("whole"), &b"x"[..], Vec::new()).await.unwrap();
+    assert_eq!((done.written, done.key_version), (78, 1));
+    let done = vault.decrypt_stream(&to("whole"), &[0; 100][..], Vec::new()).await.unwrap();
+    assert_eq!((done.written, done.key_version), (10, 1));
+    for dataset in ["cut", "boast"] {
+        let sealing = vault.encrypt_stream(&to(dataset), &b"x"[..], Vec::new()).await.unwrap_err();
+        let opening = vault.decrypt_stream(&to(dataset), &[0; 100][..], Vec::new()).await.unwrap_err();
+        assert_eq!([sealing.reason(), opening.reason()], ["MALFORMED_ANSWER"; 2], "{dataset}");
+    }
+}
+
+#[tokio::test]
 async fn operators_manage_tenants() {
     let gateway = Gateway::start().await;
     let operator = OperatorClient::connect(&gateway.endpoint()).await.unwrap();

@@ -279,6 +279,51 @@ impl CryptoService for Backwards {
         let results = items.into_iter().skip(lossy).map(one).collect();
         Ok(Response::new(BatchDecryptResponse { results }))
     }
+
+    type EncryptStreamStream = tokio_stream::Iter<std::vec::IntoIter<Result<EncryptStreamResponse, Status>>>;
+
+    /// Answers with an envelope that is whole, as it says, only if the dataset is `whole`; and says more than there was for
+    /// the dataset `boast`.
+    async fn encrypt_stream(
+        &self,
+        request: Request<tonic::Streaming<EncryptStreamRequest>>,
+    ) -> Result<Response<Self::EncryptStreamStream>, Status> {
+        use encrypt_stream_response::Part;
+        let mut messages = request.into_inner();
+        let Some(encrypt_stream_request::Part::Start(start)) = messages.message().await?.unwrap().part else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let mut parts = vec![Part::Envelope(vec![1; 78].into())];
+        match start.dataset.as_str() {
+            "whole" => parts.push(Part::Complete(EncryptStreamComplete { key_version: 1, envelope_size: 78 })),
+            "boast" => parts.push(Part::Complete(EncryptStreamComplete { key_version: 1, envelope_size: 79 })),
+            _ => {}
+        }
+        let parts: Vec<_> = parts.into_iter().map(|part| Ok(EncryptStreamResponse { part: Some(part) })).collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
+
+    type DecryptStreamStream = tokio_stream::Iter<std::vec::IntoIter<Result<DecryptStreamResponse, Status>>>;
+
+    /// Likewise.
+    async fn decrypt_stream(
+        &self,
+        request: Request<tonic::Streaming<DecryptStreamRequest>>,
+    ) -> Result<Response<Self::DecryptStreamStream>, Status> {
+        use decrypt_stream_response::Part;
+        let mut messages = request.into_inner();
+        let Some(decrypt_stream_request::Part::Start(start)) = messages.message().await?.unwrap().part else {
+            return Err(Status::invalid_argument("no start"));
+        };
+        let mut parts = vec![Part::Plaintext(vec![1; 10].into())];
+        match start.dataset.as_str() {
+            "whole" => parts.push(Part::VerifiedComplete(DecryptStreamComplete { key_version: 1, plaintext_size: 10 })),
+            "boast" => parts.push(Part::VerifiedComplete(DecryptStreamComplete { key_version: 1, plaintext_size: 9 })),
+            _ => {}
+        }
+        let parts: Vec<_> = parts.into_iter().map(|part| Ok(DecryptStreamResponse { part: Some(part) })).collect();
+        Ok(Response::new(tokio_stream::iter(parts)))
+    }
 }
 
 fn unexpected<T>() -> Result<Response<T>, Status> {

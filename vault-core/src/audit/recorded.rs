@@ -51,6 +51,19 @@ impl<A: Action> Recorded<Permit<A>> {
         self.armed.receipt
     }
 
+    /// Goes on with a newer permit for the very same: a long action was decided again, and nothing about the decision that
+    /// an entry would tell has changed, but its time.
+    ///
+    /// # Errors
+    /// [`Error::FailedPrecondition`] for a permit of another decision, which needs an intent of its own.
+    pub fn renew(&mut self, permit: Permit<A>) -> Result<(), Error> {
+        if !self.what.decision().tells_the_same(permit.decision()) {
+            return Err(Error::FailedPrecondition("another decision needs an entry of its own"));
+        }
+        self.what = permit;
+        Ok(())
+    }
+
     /// The action went well, all of it: the intent stands for it and no outcome is written.
     pub fn complete(self) -> Receipt {
         self.armed.settle();

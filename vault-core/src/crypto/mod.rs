@@ -3,11 +3,13 @@
 //! Bulk AES-GCM is ring's; single AES blocks, and AES-GCM for keys that must wipe themselves, are RustCrypto's. Nothing
 //! here chooses an algorithm at run time.
 
+mod chunked;
 mod hkdf;
 mod kc_xaes;
 mod random;
 mod wrap;
 
+pub(crate) use chunked::{CHUNK, ChunkKeys, MAX_CHUNKS, SALT};
 pub(crate) use hkdf::expand_sha256;
 pub(crate) use kc_xaes::{COMMITMENT, KcKey, NONCE, PREFIX, Run, SUFFIX, TAG};
 pub use random::{Randomness, set_randomness};

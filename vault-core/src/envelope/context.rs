@@ -4,7 +4,7 @@
 //! A = "blindvault/ctx/v1" ‖ 00 ‖ H ‖ LP(tenant) ‖ LP(dataset) ‖ LP(subject or "") ‖ u32 key_version ‖ u16 n ‖ n×(LP(key) ‖ LP(value))
 //! ```
 
-use super::{DataKey, HEADER, Header, MAX_CONTEXT, Scope};
+use super::{DataKey, HEADER, Header, MAX_CONTEXT, Scope, Suite};
 use crate::error::Error;
 use crate::id::KeyVersion;
 
@@ -95,12 +95,21 @@ impl Context {
         Ok(())
     }
 
-    /// The whole of A for an envelope of `key`, for tests and tools that compare it.
+    /// The whole of A for an envelope of `key` in suite 0x01, for tests and tools that compare it.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `context` for more than 8 KiB in all.
     pub fn canonical(&self, key: &DataKey) -> Result<Vec<u8>, Error> {
-        let mut a = prefix(&Header { key_id: key.id() }, key.scope(), key.version())?;
+        self.canonical_for(Suite::Record, key)
+    }
+
+    /// The whole of A for an envelope of `key` in a suite.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `context` for more than 8 KiB in all.
+    pub fn canonical_for(&self, suite: Suite, key: &DataKey) -> Result<Vec<u8>, Error> {
+        let mut a = prefix(&Header::new(suite, key.id()), key.scope(), key.version())?;
+        a.reserve_exact(self.encoded.len());
         self.append_to(&mut a)?;
         Ok(a)
     }

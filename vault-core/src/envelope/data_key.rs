@@ -2,19 +2,18 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, TryLockError};
 use std::thread;
 
 use super::context::prefix;
 use super::slot::Working;
-use super::{BACK, Context, FRONT, HEADER, Header, MAX_PLAINTEXT, OVERHEAD};
-use crate::crypto::{KcKey, NONCE, expand_sha256};
+use super::stream::{STREAM_FRONT, StreamKeys, StreamOpener, StreamSealer};
+use super::suites::Suites;
+use super::{BACK, Context, FRONT, HEADER, Header, MAX_PLAINTEXT, OVERHEAD, Suite};
+use crate::crypto::{COMMITMENT, KcKey, NONCE, SALT};
 use crate::error::{Dependency, Error};
 use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::secret::{Key32, SecretBytes};
-
-/// Info of the HKDF-Expand that makes a suite's key from a data key: this ‖ 00 ‖ suite.
-const SUITE_INFO: &[u8] = b"blindvault/suite/v1\0";
 
 /// What a data key belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,8 +40,8 @@ pub struct DataKey {
     scope: Scope,
     /// The part of A that this key fixes.
     a: Box<[u8]>,
-    /// The suite key, from which slots are filled; `None` once wiped.
-    suite_key: Mutex<Option<Key32>>,
+    /// The suite keys, from which slots are filled and streams begun; `None` once wiped.
+    suites: Mutex<Option<Suites>>,
     first: Slot,
     more: OnceLock<Box<[Padded]>>,
 }
@@ -102,25 +101,24 @@ fn anew<'a, T>(mutex: &Mutex<Option<T>>, mut guard: MutexGuard<'a, Option<T>>) -
     guard
 }
 
-const fn gone() -> Error {
+pub(super) const fn gone() -> Error {
     Error::unavailable(Dependency::Memory, "the key was evicted; try again")
 }
 
 impl DataKey {
-    /// Derives the suite key of `data_key`, which may be dropped afterwards.
+    /// Derives the suite keys of `data_key`, which may be dropped afterwards.
     ///
     /// # Errors
     /// [`Error::Invalid`] naming `key_version` for version 0 (§2.4-1); [`Error::Unavailable`] without locked memory.
     pub fn new(data_key: &Key32, id: KeyId, version: KeyVersion, scope: Scope) -> Result<Self, Error> {
         version.check()?;
-        let header = Header { key_id: id };
-        let suite_key = expand_sha256(data_key, &[SUITE_INFO, &[super::header::SUITE_RECORD]])?;
+        let header = Header::new(Suite::Record, id);
         Ok(Self {
             a: prefix(&header, &scope, version)?.into(),
             header,
             version,
             scope,
-            suite_key: Mutex::new(Some(suite_key)),
+            suites: Mutex::new(Some(Suites::derive(data_key)?)),
             first: Mutex::new(None),
             more: OnceLock::new(),
         })
@@ -166,11 +164,12 @@ impl DataKey {
         work(working)
     }
 
-    /// What fills a slot. The evictor empties `suite_key` before it comes to the slots, and one who made further slots
+    /// What fills a slot. The evictor empties `suites` before it comes to the slots, and one who made further slots
     /// did so before coming here: so a slot is either filled from a key that still lives, or was found empty for good.
     #[cold]
     fn begin(&self) -> Result<Box<Working>, Error> {
-        Ok(Box::new(Working::new(KcKey::new(lock(&self.suite_key).as_ref().ok_or_else(gone)?)?)))
+        let key = lock(&self.suites).as_ref().ok_or_else(gone)?.key(Suite::Record)?;
+        Ok(Box::new(Working::new(KcKey::new(&key)?)))
     }
 
     /// Seals in place: `buffer` is [`FRONT`] bytes of room, the plaintext, and [`BACK`] bytes of room, and becomes the
@@ -237,7 +236,7 @@ impl DataKey {
     /// Length, magic, version, suite, flags and key id, in that order; returns the plaintext's length.
     fn check(&self, envelope: &[u8]) -> Result<usize, Error> {
         let plaintext_len = envelope.len().checked_sub(OVERHEAD).ok_or(Error::Unopenable)?;
-        if plaintext_len > MAX_PLAINTEXT || Header::parse(envelope)? != self.header {
+        if plaintext_len > MAX_PLAINTEXT || Header::parse_as(Suite::Record, envelope)? != self.header {
             return Err(Error::Unopenable);
         }
         Ok(plaintext_len)
@@ -257,15 +256,45 @@ impl DataKey {
         self.with_slot(context, |slot| slot.open(nonce, commitment, body, tag))
     }
 
-    /// True once [`Self::wipe`] has begun: the caller may fetch the key anew.
-    pub fn is_wiped(&self) -> bool {
-        lock(&self.suite_key).is_none()
+    /// Begins to seal a stream, under a fresh random salt.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `context` (over 8 KiB); [`Error::Unavailable`] without entropy, or after [`Self::wipe`].
+    pub fn seal_stream(&self, context: &Context) -> Result<StreamSealer, Error> {
+        StreamSealer::begin(self, context)
     }
 
-    /// Destroys the key in memory: the suite key, and what each thread made of it. Waits for calls in progress; when it
-    /// returns, none is left and every later one fails.
+    /// Begins to open a stream, whose first 78 bytes are `front`: compares the commitment before any chunk is read.
+    ///
+    /// # Errors
+    /// [`Error::Unopenable`] for whatever is wrong with front or context; [`Error::Invalid`] for a context over 8 KiB;
+    /// [`Error::Unavailable`] after [`Self::wipe`].
+    pub fn open_stream(&self, context: &Context, front: &[u8; STREAM_FRONT]) -> Result<StreamOpener, Error> {
+        StreamOpener::begin(self, context, front)
+    }
+
+    /// The keys of a stream, registered so that [`Self::wipe`] reaches them.
+    pub(super) fn stream_keys(
+        &self,
+        salt: &[u8; SALT],
+        a: &[u8],
+    ) -> Result<(Arc<StreamKeys>, [u8; COMMITMENT]), Error> {
+        // Derived and registered under the lock: the evictor either comes later, or left nothing to derive from.
+        lock(&self.suites).as_mut().ok_or_else(gone)?.stream(salt, a)
+    }
+
+    /// True once [`Self::wipe`] has begun: the caller may fetch the key anew.
+    pub fn is_wiped(&self) -> bool {
+        lock(&self.suites).is_none()
+    }
+
+    /// Destroys the key in memory: the suite keys, what each thread made of them, and the keys of streams that run.
+    /// Waits for calls in progress; when it returns, none is left and every later one fails.
     pub fn wipe(&self) {
-        *lock(&self.suite_key) = None;
+        let suites = lock(&self.suites).take();
+        if let Some(suites) = suites {
+            suites.wipe_streams();
+        }
         for slot in self.slots() {
             *lock(slot) = None;
         }

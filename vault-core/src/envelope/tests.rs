@@ -172,7 +172,7 @@ fn more_prefixes_than_are_kept_still_open() {
 proptest! {
     #[test]
     fn headers_round_trip(bytes in proptest::collection::vec(any::<u8>(), 0..64), id in any::<[u8; 16]>()) {
-        let header = Header { key_id: KeyId(id) };
+        let header = Header::new(Suite::Record, KeyId(id));
         prop_assert_eq!(Header::parse(&header.encode()).unwrap(), header);
         if let Ok(parsed) = Header::parse(&bytes) {
             prop_assert_eq!(&parsed.encode()[..], &bytes[..HEADER]);
@@ -186,7 +186,7 @@ proptest! {
         b in (scopes(), any::<u32>(), context_pairs()),
     ) {
         let encode = |(scope, version, pairs): &(Scope, u32, std::collections::BTreeMap<String, String>)| {
-            let mut out = super::context::prefix(&Header { key_id: KeyId([0; 16]) }, scope, KeyVersion(*version)).unwrap();
+            let mut out = super::context::prefix(&Header::new(Suite::Record, KeyId([0; 16])), scope, KeyVersion(*version)).unwrap();
             let context = Context::from_pairs(pairs.iter().map(|(k, v)| (k.as_str(), v.as_str()))).unwrap();
             context.append_to(&mut out).unwrap();
             out

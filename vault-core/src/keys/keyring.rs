@@ -75,6 +75,13 @@ pub struct SealingPlan {
     fresh: bool,
 }
 
+impl SealingPlan {
+    /// To go on with a key that is there, active or not: what was begun under it is finished under it.
+    pub(crate) const fn going_on(key: KeyRef) -> Self {
+        Self { key, fresh: false }
+    }
+}
+
 /// The key that an envelope names, as far as metadata tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OpeningPlan {

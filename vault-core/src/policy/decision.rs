@@ -50,6 +50,37 @@ pub struct Decision {
     pub policies: Vec<String>,
 }
 
+impl Decision {
+    /// Whether an audit entry of `other` would say the same as one of this decision, but for the time.
+    pub fn tells_the_same(&self, other: &Self) -> bool {
+        // Taken apart, so that what is added has to be thought of here.
+        let Self {
+            principal,
+            action,
+            resource,
+            reason,
+            custody,
+            end_user,
+            consent,
+            grants,
+            request,
+            epoch,
+            policies,
+            at: _,
+        } = self;
+        let same_user = match (end_user, &other.end_user) {
+            (None, None) => true,
+            (Some(one), Some(two)) => Arc::ptr_eq(one, two),
+            _ => false,
+        };
+        same_user
+            && (principal, action, resource, reason)
+                == (&other.principal, &other.action, &other.resource, &other.reason)
+            && (custody, consent, grants) == (&other.custody, &other.consent, &other.grants)
+            && (request, epoch, policies) == (&other.request, &other.epoch, &other.policies)
+    }
+}
+
 /// A denied decision. Outside it is only [`Error::Denied`]; the reason goes to the audit entry.
 #[derive(Debug, Clone)]
 pub struct Refusal {

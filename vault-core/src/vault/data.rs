@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::Vault;
 use crate::audit::KeyRef;
-use crate::envelope::{Context, DataKey, Header};
+use crate::envelope::{Context, DataKey, Header, Suite};
 use crate::error::Error;
 use crate::failpoint::{Step, around};
 use crate::id::{DatasetId, KeyId, KeyVersion, Purpose, RequestId, Subject, TenantId};
@@ -95,7 +95,12 @@ pub struct Opened {
 
 impl Vault {
     /// Facts, then policy. A refusal is in the log before it is told.
-    async fn permit<A: DataAction>(&self, who: &Workload, target: &Target, items: u32) -> Result<Permit<A>, Error> {
+    pub(super) async fn permit<A: DataAction>(
+        &self,
+        who: &Workload,
+        target: &Target,
+        items: u32,
+    ) -> Result<Permit<A>, Error> {
         self.policies_ready()?;
         // For a workload that may ask nothing of the tenant nothing is looked up, and no root key is asked.
         let facts = if self.authorizer.lists(who, &target.tenant) {
@@ -162,7 +167,7 @@ impl Vault {
     }
 
     async fn decrypt_one_of(&self, who: &Workload, request: DecryptRequest<'_>, items: u32) -> Result<Opened, Error> {
-        let header = Header::parse(request.envelope).ok();
+        let header = Header::parse_as(Suite::Record, request.envelope).ok();
         let permit = self.permit::<Decrypt>(who, request.target, items).await?;
         let plan = self.plan_opening(&permit, header).await;
         let recorded = self.intend(permit, key_of(&plan, header)).await.map_err(opaque)?;
@@ -180,9 +185,12 @@ impl Vault {
     /// Brings an envelope under the active key version without releasing its plaintext.
     ///
     /// # Errors
-    /// As [`Self::decrypt`].
+    /// As [`Self::decrypt`]; [`Error::Invalid`] naming `envelope` for a stream, which is decrypted and encrypted again.
     pub async fn rewrap(&self, who: &Workload, request: RewrapRequest<'_>) -> Result<Sealed, Error> {
         let header = Header::parse(request.envelope).ok();
+        if header.is_some_and(|header| header.suite == Suite::Stream) {
+            return Err(Error::invalid("envelope", "is a stream: decrypt it and encrypt it again to move it"));
+        }
         let permit = self.permit::<Rewrap>(who, request.target, 1).await?;
         let from = self.plan_opening(&permit, header).await;
         let to = self.keys.plan_sealing(permit.resource()).await;
@@ -200,7 +208,7 @@ impl Vault {
         Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version })
     }
 
-    async fn plan_opening<A: DataAction>(
+    pub(super) async fn plan_opening<A: DataAction>(
         &self,
         permit: &Permit<A>,
         header: Option<Header>,
@@ -236,7 +244,7 @@ impl Vault {
 
 /// What a destroyed tenant's keys refuse, as a call is told that opens: nothing of it opens any more, like nothing of a
 /// tenant that never had the key.
-fn opaque(error: Error) -> Error {
+pub(super) fn opaque(error: Error) -> Error {
     match error {
         Error::FailedPrecondition(_) => Error::Unopenable,
         other => other,
@@ -248,7 +256,7 @@ fn count(items: usize) -> u32 {
 }
 
 /// The key for the intent entry: as planned, or as far as the envelope names one.
-fn key_of(plan: &Result<OpeningPlan, Error>, header: Option<Header>) -> Option<KeyRef> {
+pub(super) fn key_of(plan: &Result<OpeningPlan, Error>, header: Option<Header>) -> Option<KeyRef> {
     match plan {
         Ok(plan) => Some(plan.key),
         // A key that is none of this resource's: version 0 is no key's version.

@@ -86,6 +86,7 @@ mod grants;
 mod in_force;
 mod policies;
 mod settings;
+mod streams;
 #[cfg(all(test, feature = "dev"))]
 mod tests;
 mod upkeep;
@@ -98,6 +99,7 @@ pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
+pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
 pub use upkeep::Tended;
 
 use crate::audit::{Anchor, KeyRef, Log, Outcome, Pseudonyms, Recorded, SystemEvent};

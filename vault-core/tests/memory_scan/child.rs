@@ -8,7 +8,9 @@ use std::os::fd::AsFd as _;
 use std::sync::{Barrier, Mutex};
 
 use vault_core::crypto::{Randomness, set_randomness};
-use vault_core::envelope::{BACK, Context, DataKey, FRONT, OVERHEAD, Scope};
+use vault_core::envelope::{
+    BACK, Context, DataKey, FRONT, HEADER, OVERHEAD, SEALED_CHUNK, STREAM_CHUNK, Scope, StreamOpener, StreamSealer,
+};
 use vault_core::id::{DatasetId, KeyId, KeyVersion, TenantId};
 use vault_core::keys::WrappingKey;
 use vault_core::secret::{Key32, SecretBytes};
@@ -43,6 +45,8 @@ pub(super) const STOP: &str = "@stop ";
 pub(super) const THREAD: &str = "@thread ";
 /// As above.
 pub(super) const WRAPPED: &str = "@wrapped ";
+/// As above; the salt of a stream.
+pub(super) const SALT: &str = "@salt ";
 
 fn scope() -> Scope {
     Scope { tenant: TenantId::parse(TENANT).unwrap(), dataset: DatasetId::parse(DATASET).unwrap(), subject: None }
@@ -93,6 +97,8 @@ fn child() {
     let key = DataKey::new(&raw, KeyId(ID), version, scope()).unwrap();
     let wrapping = Mutex::new(Some(WrappingKey::derive(&tenant_key, &scope().tenant, version).unwrap()));
     let kept: Mutex<Vec<DataKey>> = Mutex::new(Vec::new());
+    // Streams that run when the key is wiped: their keys go with it.
+    let (sealers, openers): (Mutex<Vec<StreamSealer>>, Mutex<Vec<StreamOpener>>) = Default::default();
     let shared = Shared { key: &key, prefixes: Mutex::default() };
     let raw = Mutex::new(Some(raw));
     let tenant_key = Mutex::new(Some(tenant_key));
@@ -193,6 +199,27 @@ fn child() {
             }),
         ),
         (
+            "seal_stream",
+            Box::new(|| {
+                let mut sealer = key.seal_stream(&none).unwrap();
+                say(&format!("{SALT}{}", hex::encode(&sealer.front()[HEADER..HEADER + 24])));
+                (0..3).for_each(|_| sealer.seal_chunk(&mut vec![0x55; SEALED_CHUNK]).unwrap());
+                sealers.lock().unwrap().push(sealer);
+            }),
+        ),
+        (
+            "open_stream",
+            Box::new(|| {
+                let mut sealer = key.seal_stream(&none).unwrap();
+                say(&format!("{SALT}{}", hex::encode(&sealer.front()[HEADER..HEADER + 24])));
+                let mut chunk = vec![0x55; SEALED_CHUNK];
+                sealer.seal_chunk(&mut chunk).unwrap();
+                let mut opener = key.open_stream(&none, sealer.front()).unwrap();
+                assert_eq!(opener.open_chunk(&mut chunk).unwrap(), [0x55; STREAM_CHUNK]);
+                openers.lock().unwrap().push(opener);
+            }),
+        ),
+        (
             "copy_and_compare",
             Box::new(|| with_raw(&|raw| assert!(*raw == Key32::copy_of(raw.expose().unwrap()).unwrap()))),
         ),
@@ -220,6 +247,8 @@ fn child() {
             drop(SecretBytes::new(copy));
         }
         key.wipe();
+        assert!(sealers.lock().unwrap().iter().all(StreamSealer::is_wiped));
+        assert!(openers.lock().unwrap().iter().all(StreamOpener::is_wiped));
         kept.lock().unwrap().clear();
         *wrapping.lock().unwrap() = None;
         *raw.lock().unwrap() = None;

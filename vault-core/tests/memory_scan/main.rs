@@ -33,6 +33,7 @@ struct Watched {
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     suite_key: [u8; 32],
+    stream_key: [u8; 32],
     wrapping_key: [u8; 32],
     /// Each Kx, to find its GCM table by.
     record_keys: Vec<[u8; 32]>,
@@ -58,6 +59,7 @@ impl Watched {
             output: BufReader::new(child.stdout.take().unwrap()),
             child,
             suite_key: reference::suite_key(&data_key),
+            stream_key: reference::expand(&data_key, b"blindvault/suite/v1\0\x02"),
             wrapping_key: reference::expand(&tenant_key, &info),
             record_keys: Vec::new(),
             threads: Vec::new(),
@@ -65,6 +67,7 @@ impl Watched {
             plaintext,
         };
         needles::data_key(&mut watched.needles, &data_key);
+        needles::stream_key(&mut watched.needles, &watched.stream_key);
         needles::hkdf_key(&mut watched.needles, "tenant key", &tenant_key);
         needles::kc_key(&mut watched.needles, &watched.wrapping_key);
         needles::add(&mut watched.needles, "plaintext", &plaintext);
@@ -86,6 +89,19 @@ impl Watched {
         needles::run(&mut self.needles, &self.suite_key, prefix);
     }
 
+    /// What the child's streams have for keys: HKDF-Expand-SHA512 by hand, of the two blocks that it takes.
+    fn add_stream(&mut self, salt: &[u8]) {
+        let mut header = reference::header(&child::ID);
+        header[4] = 2;
+        let a = reference::context(&header, child::TENANT, child::DATASET, None, 1, &[]);
+        let info = [b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\0", salt, &a].concat();
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA512, &self.stream_key);
+        let first = ring::hmac::sign(&key, &[&info[..], &[1]].concat());
+        let stream = first.as_ref()[..32].try_into().unwrap();
+        self.record_keys.push(stream);
+        needles::stream(&mut self.needles, &stream, &first.as_ref()[32..44]);
+    }
+
     /// Waits until the child stands at `expected`, and takes in what it tells.
     fn wait(&mut self, expected: Stop) {
         loop {
@@ -97,6 +113,8 @@ impl Watched {
             } else if let Some(wrapped) = line.strip_prefix(child::WRAPPED) {
                 let key = self.wrapping_key;
                 needles::run(&mut self.needles, &key, &hex::decode(wrapped).unwrap()[1..13]);
+            } else if let Some(salt) = line.strip_prefix(child::SALT) {
+                self.add_stream(&hex::decode(salt).unwrap());
             } else if let Some(thread) = line.strip_prefix(child::THREAD) {
                 let (name, at) = thread.split_once(' ').unwrap();
                 self.threads.push((at.parse().unwrap(), name.to_owned()));

@@ -42,6 +42,24 @@ pub(super) fn data_key(needles: &mut Needles, key: &[u8; 32]) {
     kc_key(needles, &suite_key(key));
 }
 
+/// The key of suite 0x02, which only HKDF-Expand uses, with SHA-512: its pads; and what a stream's front gives.
+pub(super) fn stream_key(needles: &mut Needles, key: &[u8; 32]) {
+    add(needles, "suite key of streams", key);
+    for pad in [0x36, 0x5c] {
+        add(needles, "HMAC pad of streams", &key.map(|byte| byte ^ pad));
+    }
+}
+
+/// The keys of a stream: the round keys of its AES key, GCM's H, and the base nonce.
+pub(super) fn stream(needles: &mut Needles, key: &[u8; 32], base_nonce: &[u8]) {
+    add(needles, "round key of a stream", &round_keys(key));
+    let h = aes(key, [0; 16]);
+    add(needles, "H of a stream", &h);
+    add(needles, "H of a stream", &reversed(&h));
+    add(needles, "H of a stream doubled", &doubled(h).to_ne_bytes());
+    add(needles, "base nonce of a stream", base_nonce);
+}
+
 /// A key of KC-XAES: its round keys, L and K1.
 pub(super) fn kc_key(needles: &mut Needles, key: &[u8; 32]) {
     add(needles, "round key of the suite or wrapping key", &round_keys(key));

@@ -1,9 +1,9 @@
-"""Blindvault envelope v1 and wrapped data key: a second decoder (and sealer).
+"""Blindvault envelope v1, stream and wrapped data key: a second decoder (and sealer).
 
 This module was written from docs/format.md alone, without sight of any other
 implementation; the section numbers in the comments are those of that page.
 
-    python3 blindvault_decoder.py seal|open|wrap|unwrap
+    python3 blindvault_decoder.py seal|open|seal_stream|open_stream|wrap|unwrap
 
 reads one JSON object a line on stdin and writes one JSON reply a line on
 stdout. Byte strings are lower-case hex. A failure is {"error": code}; the codes
@@ -21,7 +21,7 @@ import sys
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 UNOPENABLE = "unopenable"                  # 8.3: every failure of opening or unwrapping
@@ -31,8 +31,8 @@ INVALID_PLAINTEXT = "invalid_plaintext"    # 7-2; a data key to wrap that is not
 INVALID_REQUEST = "invalid_request"        # the JSON itself: not of the format, of this program
 
 # 3: magic, version, suite and flags are constants of this version.
-MAGIC, VERSION, SUITE, FLAGS = b"BLV", 0x01, 0x01, 0x00
-HEADER_START = MAGIC + bytes([VERSION, SUITE, FLAGS])
+MAGIC, VERSION, FLAGS = b"BLV", 0x01, 0x00
+RECORD, STREAM = 0x01, 0x02                # 14
 HEADER_LEN = 22
 WRAP_FORMAT = b"\x01"                      # 10.1
 
@@ -41,6 +41,9 @@ MAX_PLAINTEXT = 1_048_576                  # 9
 MAX_A = 8_192                              # 6.1-1
 OVERHEAD = HEADER_LEN + NONCE_LEN + COMMIT_LEN + TAG_LEN  # 94
 WRAPPED_LEN = 105                          # 10.1
+SALT_LEN, CHUNK = 24, 16_384               # 17.1, 17.3
+STREAM_FRONT = HEADER_LEN + SALT_LEN + COMMIT_LEN  # 78
+MAX_CHUNKS = 1 << 38                       # 17.3
 
 
 class Failure(Exception):
@@ -155,31 +158,83 @@ def kc_open(k, aad, box):
 
 # --- 4, 7, 8 Envelope ------------------------------------------------------
 
-def suite_key(data_key):
-    return hkdf_expand(data_key, b"blindvault/suite/v1\x00" + bytes([SUITE]))
+def suite_key(data_key, suite):
+    return hkdf_expand(data_key, b"blindvault/suite/v1\x00" + bytes([suite]))
+
+
+def header_of(suite, key_id):
+    return MAGIC + bytes([VERSION, suite, FLAGS]) + key_id
 
 
 def seal(data_key, key_id, key_version, tenant, dataset, subject, context, plaintext, nonce=None):
     names = check_identifiers(tenant, dataset, subject, key_id, key_version)  # 7-1
-    header = HEADER_START + key_id
+    header = header_of(RECORD, key_id)
     a = canonical_context(header, *names, key_version, encode_pairs(context))
     if len(plaintext) > MAX_PLAINTEXT:  # 7-2
         raise Failure(INVALID_PLAINTEXT)
     nonce = os.urandom(NONCE_LEN) if nonce is None else nonce  # 12-1; given in tests only
-    return header + KcXaes(suite_key(data_key), nonce).seal(a, plaintext)  # 7-4
+    return header + KcXaes(suite_key(data_key, RECORD), nonce).seal(a, plaintext)  # 7-4
 
 
 def open_(data_key, key_id, key_version, tenant, dataset, subject, context, envelope):
     # 8.1: the caller's own inputs before the envelope is read. A is formed with the
     # header expected, and the header received must be that one, byte for byte.
     names = check_identifiers(tenant, dataset, subject, key_id, key_version)
-    header = HEADER_START + key_id
+    header = header_of(RECORD, key_id)
     a = canonical_context(header, *names, key_version, encode_pairs(context))
     if not OVERHEAD <= len(envelope) <= OVERHEAD + MAX_PLAINTEXT:  # 8.1-1
         raise Failure(UNOPENABLE)
     if envelope[:HEADER_LEN] != header:  # 8.1-2 (3-2) and 8.2-2
         raise Failure(UNOPENABLE)
-    return kc_open(suite_key(data_key), a, envelope[HEADER_LEN:])  # 8.1-5, 8.1-6
+    return kc_open(suite_key(data_key, RECORD), a, envelope[HEADER_LEN:])  # 8.1-5, 8.1-6
+
+
+# --- 17 Stream ---------------------------------------------------------------
+
+class Chunks:
+    """17.2: what the suite key, the salt and A determine."""
+
+    def __init__(self, data_key, salt, a):
+        info = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00" + salt + a
+        okm = HKDFExpand(algorithm=SHA512(), length=76, info=info).derive(suite_key(data_key, STREAM))
+        self.gcm, self.base_nonce, self.commitment = AESGCM(okm[:32]), okm[32:44], okm[44:]
+
+    def nonce(self, k):
+        return xor(self.base_nonce, k.to_bytes(12, "big"))  # 17.4
+
+
+def stream_inputs(key_id, key_version, tenant, dataset, subject, context):
+    names = check_identifiers(tenant, dataset, subject, key_id, key_version)
+    header = header_of(STREAM, key_id)
+    return header, canonical_context(header, *names, key_version, encode_pairs(context))
+
+
+def seal_stream(data_key, plaintext, salt=None, **caller):
+    header, a = stream_inputs(**caller)
+    salt = os.urandom(SALT_LEN) if salt is None else salt  # 17.2-1; given in tests only
+    chunks = Chunks(data_key, salt, a)
+    # 17.3-1: what is left over is the last chunk, and may be nothing.
+    pieces = [plaintext[at:at + CHUNK] for at in range(0, len(plaintext) // CHUNK * CHUNK + 1, CHUNK)]
+    return header + salt + chunks.commitment + b"".join(
+        chunks.gcm.encrypt(chunks.nonce(k), piece, None) for k, piece in enumerate(pieces))
+
+
+def open_stream(data_key, envelope, **caller):
+    header, a = stream_inputs(**caller)
+    front, body = envelope[:STREAM_FRONT], envelope[STREAM_FRONT:]
+    if len(front) < STREAM_FRONT or front[:HEADER_LEN] != header:  # 17.5-1
+        raise Failure(UNOPENABLE)
+    chunks = Chunks(data_key, front[HEADER_LEN:HEADER_LEN + SALT_LEN], a)
+    if not hmac.compare_digest(chunks.commitment, front[HEADER_LEN + SALT_LEN:]):  # 17.5-2
+        raise Failure(UNOPENABLE)
+    last = len(body) // (CHUNK + TAG_LEN)
+    if last >= MAX_CHUNKS or len(body) % (CHUNK + TAG_LEN) < TAG_LEN:  # 17.5-4
+        raise Failure(UNOPENABLE)
+    pieces = (body[k * (CHUNK + TAG_LEN):][:CHUNK + TAG_LEN] for k in range(last + 1))
+    try:
+        return b"".join(chunks.gcm.decrypt(chunks.nonce(k), piece, None) for k, piece in enumerate(pieces))
+    except InvalidTag:
+        raise Failure(UNOPENABLE) from None
 
 
 # --- 10 Wrapped data key ---------------------------------------------------
@@ -212,7 +267,7 @@ def unwrap(wrapped, **row):
 # --- The JSON requests (not of the format) ---------------------------------
 
 HEX = re.compile(r"(?:[0-9a-f]{2})*")
-BYTES = {"data_key", "tenant_key", "key_id", "nonce", "plaintext", "envelope", "wrapped"}
+BYTES = {"data_key", "tenant_key", "key_id", "nonce", "salt", "plaintext", "envelope", "wrapped"}
 
 
 def has_shape(name, v):
@@ -228,21 +283,23 @@ def has_shape(name, v):
 ENVELOPE = ["data_key", "key_id", "key_version", "tenant", "dataset", "subject", "context"]
 WRAPPED = ["tenant_key", "tenant_key_version", "tenant", "dataset", "subject", "key_id",
            "key_version"]
-COMMANDS = {  # name: function, required fields, field of the reply, takes a nonce
-    "seal": (seal, ENVELOPE + ["plaintext"], "envelope", True),
-    "open": (open_, ENVELOPE + ["envelope"], "plaintext", False),
-    "wrap": (wrap, WRAPPED + ["data_key"], "wrapped", True),
-    "unwrap": (unwrap, WRAPPED + ["wrapped"], "data_key", False),
+COMMANDS = {  # name: function, required fields, field of the reply, the randomness that it takes
+    "seal": (seal, ENVELOPE + ["plaintext"], "envelope", "nonce"),
+    "open": (open_, ENVELOPE + ["envelope"], "plaintext", None),
+    "seal_stream": (seal_stream, ENVELOPE + ["plaintext"], "envelope", "salt"),
+    "open_stream": (open_stream, ENVELOPE + ["envelope"], "plaintext", None),
+    "wrap": (wrap, WRAPPED + ["data_key"], "wrapped", "nonce"),
+    "unwrap": (unwrap, WRAPPED + ["wrapped"], "data_key", None),
 }
 
 
 def answer(command, line):
-    function, fields, result, takes_nonce = COMMANDS[command]
+    function, fields, result, random = COMMANDS[command]
     try:
         request = json.loads(line.decode("utf-8"))
         args = {name: request[name] for name in fields}
-        if takes_nonce and request.get("nonce") is not None:
-            args["nonce"] = request["nonce"]
+        if random is not None and request.get(random) is not None:
+            args[random] = request[random]
         for name, value in args.items():
             if name in BYTES:
                 if not HEX.fullmatch(value):
@@ -252,7 +309,8 @@ def answer(command, line):
                 raise ValueError
         # Keys and nonces of a wrong length are this program's business; key ids (2.3),
         # plaintexts and data keys to wrap are judged by the functions above.
-        for name, length in ("tenant_key", KEY_LEN), ("nonce", NONCE_LEN), ("data_key", KEY_LEN):
+        lengths = {"tenant_key": KEY_LEN, "data_key": KEY_LEN, "nonce": NONCE_LEN, "salt": SALT_LEN}
+        for name, length in lengths.items():
             if name in args and len(args[name]) != length and (command, name) != ("wrap", "data_key"):
                 raise ValueError
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -265,7 +323,7 @@ def answer(command, line):
 
 def main(argv):
     if len(argv) != 2 or argv[1] not in COMMANDS:
-        print("usage: blindvault_decoder.py seal|open|wrap|unwrap", file=sys.stderr)
+        print("usage: blindvault_decoder.py seal|open|seal_stream|open_stream|wrap|unwrap", file=sys.stderr)
         return 2
     for line in sys.stdin.buffer:
         print(json.dumps(answer(argv[1], line)), flush=True)

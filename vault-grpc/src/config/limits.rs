@@ -24,6 +24,9 @@ pub struct Limits {
     pub drain_timeout: Duration,
     /// How long a call may take, whatever deadline it brings; 30 s.
     pub call_timeout: Duration,
+    /// How long a stream may stand still, waiting for its caller to send or to read; 30 s. `call_timeout` bounds only how it
+    /// begins.
+    pub stream_idle: Duration,
     /// Calls at the same time on one connection; 128.
     pub max_streams: u32,
     /// Largest message, in bytes, either way; 4 MiB and 64 KiB of framing.
@@ -104,6 +107,7 @@ limits! {
     connection_grace: "connection_grace_ms", 30_000 in 100..=600_000 => Duration::from_millis;
     drain_timeout: "drain_timeout_ms", 20_000 in 100..=600_000 => Duration::from_millis;
     call_timeout: "call_timeout_ms", 30_000 in 100..=600_000 => Duration::from_millis;
+    stream_idle: "stream_idle_timeout_ms", 30_000 in 100..=600_000 => Duration::from_millis;
     max_streams: "max_streams", 128 in 1..=10_000 => small;
     max_message_bytes: "max_message_bytes", 4_259_840 in 65_536..=16_777_216 => count;
     max_header_list_bytes: "max_header_list_bytes", 16_384 in 4096..=262_144 => small;

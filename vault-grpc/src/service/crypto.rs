@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use vault_core::envelope::{Context, MAX_PLAINTEXT, OVERHEAD};
 use vault_core::id::{Purpose, TenantId};
 use vault_core::policy::{DataAction, Decrypt, Encrypt, Rewrap};
@@ -13,7 +13,9 @@ use vault_core::{Error, Vault};
 use vault_proto::v1::crypto_service_server::CryptoService;
 use vault_proto::v1::{self, batch_decrypt_result, batch_encrypt_result};
 
+use super::streams::{self, Answers, Bounds};
 use super::workload_of;
+use crate::config::Limits;
 use crate::end_users::EndUsers;
 use crate::{convert, status};
 
@@ -25,12 +27,18 @@ const MAX_ITEMS: usize = 1000;
 pub struct Crypto {
     vault: Arc<Vault>,
     end_users: Arc<EndUsers>,
+    limits: Limits,
 }
 
 impl Crypto {
     /// The data plane of a vault, for the end users of these issuers.
-    pub const fn new(vault: Arc<Vault>, end_users: Arc<EndUsers>) -> Self {
-        Self { vault, end_users }
+    pub const fn new(vault: Arc<Vault>, end_users: Arc<EndUsers>, limits: Limits) -> Self {
+        Self { vault, end_users, limits }
+    }
+
+    /// The vault.
+    pub(crate) fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// The end user whom a token proves. A refusal is in the log before it is told.
@@ -48,7 +56,7 @@ impl Crypto {
     }
 
     /// What a call of one value is about, and for whom.
-    async fn target<A: DataAction>(
+    pub(crate) async fn target<A: DataAction>(
         &self,
         who: &Workload,
         token: Option<&Bytes>,
@@ -231,5 +239,27 @@ impl CryptoService for Crypto {
             }),
         };
         Ok(Response::new(v1::BatchDecryptResponse { results: results.into_iter().map(answer).collect() }))
+    }
+
+    type EncryptStreamStream = Answers<v1::EncryptStreamResponse>;
+
+    async fn encrypt_stream(
+        &self,
+        request: Request<Streaming<v1::EncryptStreamRequest>>,
+    ) -> Result<Response<Self::EncryptStreamStream>, Status> {
+        let who = workload_of(&request)?;
+        let bounds = Bounds::new(&self.limits, request.metadata().as_ref());
+        streams::encrypt(self.clone(), who, request.into_inner(), bounds).await
+    }
+
+    type DecryptStreamStream = Answers<v1::DecryptStreamResponse>;
+
+    async fn decrypt_stream(
+        &self,
+        request: Request<Streaming<v1::DecryptStreamRequest>>,
+    ) -> Result<Response<Self::DecryptStreamStream>, Status> {
+        let who = workload_of(&request)?;
+        let bounds = Bounds::new(&self.limits, request.metadata().as_ref());
+        streams::decrypt(self.clone(), who, request.into_inner(), bounds).await
     }
 }

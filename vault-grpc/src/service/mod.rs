@@ -5,6 +5,7 @@ pub mod consents;
 pub mod crypto;
 pub mod grants;
 pub mod policies;
+pub(crate) mod streams;
 pub mod tenants;
 pub(crate) mod undecodable;
 
@@ -30,7 +31,7 @@ use crate::status;
 
 /// What the data plane answers.
 pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits: &Limits) -> Routes {
-    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::clone(end_users)))
+    let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::clone(end_users), *limits))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
     let consents = ConsentServiceServer::new(consents::Consents::new(Arc::clone(vault), Arc::clone(end_users)))

@@ -28,6 +28,16 @@ pub(crate) fn mend(answer: Response<Body>) -> Response<Body> {
     }
 }
 
+/// The same for a message in mid-stream.
+pub(crate) fn mend_status(status: Status) -> Status {
+    match status.message().strip_prefix(DECODING) {
+        Some(rest) if status.code() == Code::Internal => {
+            status::status(&Error::invalid(field(rest), "is not encoded as its type demands"))
+        }
+        _ => status,
+    }
+}
+
 /// The path of the field, without the names of the messages; `request` if the error is in none.
 fn field(rest: &str) -> String {
     let levels = rest.split(": ").map_while(|level| {

@@ -252,7 +252,7 @@ fn a_restore_carries_them_and_withdrawals_of_newer_backups() {
 }
 
 /// The entries of a closed log that has fewer than 256: its one bundle, in the form of C2SP tlog-tiles.
-fn entries(dir: &Path) -> Vec<Entry> {
+pub(super) fn entries(dir: &Path) -> Vec<Entry> {
     let bundles = std::fs::read_dir(dir.join("audit/tile/entries/000.p")).unwrap();
     let widest = bundles.map(|file| file.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap()).max();
     let bytes = std::fs::read(dir.join(format!("audit/tile/entries/000.p/{}", widest.unwrap()))).unwrap();

@@ -8,6 +8,7 @@ mod forged;
 #[cfg(feature = "postgres")]
 mod gateways;
 mod grants;
+mod streams;
 
 #[path = "../../../tests/common/fixture.rs"]
 mod fixture;
