@@ -1,8 +1,8 @@
-//! `lint`: formatting, clippy, documentation, protocol.
+//! `lint`: formatting, clippy, documentation, protocol, and what is shipped.
 
 use crate::prerequisites;
 use crate::run::{FEATURES, cargo, program, root, run};
-use crate::say;
+use crate::{say, shipped};
 
 /// Runs all of them, whether or not one before failed; whether all are clean.
 pub(crate) fn lint() -> bool {
@@ -28,5 +28,9 @@ pub(crate) fn lint() -> bool {
             good = false;
         }
     }
+    say::heading("what a release holds");
+    good &= shipped::release();
+    say::heading("systemd unit");
+    good &= shipped::unit();
     good
 }

@@ -1,7 +1,7 @@
 //! `serve`: the gateway until a signal ends it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::runtime;
@@ -9,28 +9,30 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use vault_grpc::Gateway;
 use vault_grpc::build::StartError;
 use vault_grpc::config::Config;
-use vault_grpc::hardening;
+use vault_grpc::hardening::{self, Confined};
 use vault_grpc::telemetry::{Event, log, set_json};
 
-pub(super) fn serve(config: &Path) -> ExitCode {
-    // Before any key is in memory.
-    if let Err(error) = hardening::apply() {
-        log(&Event::Failed { what: "harden the process", error });
-        return ExitCode::FAILURE;
-    }
+/// Serves; `read` are directories that may be read beside those of the configuration.
+pub(super) fn serve(config: &Path, read: &[PathBuf]) -> ExitCode {
     let config = match Config::load(config) {
         Ok(config) => config,
         Err(error) => return not_started(StartError::Config(error)),
     };
     set_json(config.json_logs);
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().thread_name("vault").build() {
+    // Before there is any other thread.
+    let confined = match hardening::confine(&config, read) {
+        Ok(confined) => confined,
+        Err(error) => return not_started(StartError::Config(error)),
+    };
+    let mut builder = runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(confined.processors).enable_all().thread_name("vault").build() {
         Ok(runtime) => runtime,
         Err(_) => {
             log(&Event::Warning("the operating system gave no threads"));
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(until_signal(config))
+    runtime.block_on(until_signal(config, confined))
 }
 
 fn not_started(error: StartError) -> ExitCode {
@@ -57,7 +59,7 @@ impl Signals {
     }
 }
 
-async fn until_signal(config: Config) -> ExitCode {
+async fn until_signal(config: Config, confined: Confined) -> ExitCode {
     // Before the gateway: a signal that comes while it starts must not kill it half made.
     let Ok(mut signals) = Signals::new() else {
         log(&Event::Warning("signals cannot be handled"));
@@ -67,6 +69,10 @@ async fn until_signal(config: Config) -> ExitCode {
         Ok(gateway) => gateway,
         Err(error) => return not_started(error),
     };
+    if let Err(error) = confined.seal() {
+        drop(gateway.shutdown().await);
+        return not_started(StartError::Config(error));
+    }
     log(&Event::Notice(
         "the control plane trusts certificates alone until operators' tokens and approvals exist: \
          guard operators' keys accordingly",
