@@ -28,6 +28,11 @@ impl Site {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let made = init(&dir.path().join("site"), 0, 0).unwrap();
+        Self::of(dir, made)
+    }
+
+    /// The same, of what was made and changed.
+    pub(crate) fn of(dir: TempDir, made: Made) -> Self {
         let text = fs::read_to_string(&made.config).unwrap();
         fs::write(&made.config, format!("{text}\n[logs]\nformat = \"text\"\n")).unwrap();
         let user = rustix::process::geteuid().is_root().then_some(NOBODY);
@@ -130,10 +135,14 @@ impl Served {
         let (mut data, mut control) = (None, None);
         loop {
             let Some(Ok(line)) = lines.next() else { panic!("it did not start: {said:?}") };
-            let address = || line.split("address=").nth(1).unwrap().trim_matches('"').parse().unwrap();
-            if line.contains("plane=\"data\"") {
+            // In both forms of lines.
+            let address = || {
+                let at = line.find("127.0.0.1:").unwrap();
+                line[at..].split('"').next().unwrap().parse().unwrap()
+            };
+            if line.contains("listening") && line.contains("\"data\"") {
                 data = Some(address());
-            } else if line.contains("plane=\"control\"") {
+            } else if line.contains("listening") && line.contains("\"control\"") {
                 control = Some(address());
             }
             let last = line.contains("certificates alone");
