@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 #[path = "hardening/served.rs"]
+#[expect(dead_code, reason = "shared by several tests")]
 mod served;
 
 use std::fs;

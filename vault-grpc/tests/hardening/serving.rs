@@ -97,7 +97,7 @@ fn check_restricts_itself_and_says_what_is_wrong() {
         check().1
     };
     let error = edit("seccomp = \"required\"", "seccomp = \"off\"");
-    assert!(error.contains("hardening.seccomp: must be \"required\" or \"best-effort\""), "{error}");
+    assert!(error.contains("hardening.seccomp: must be") && error.contains("best-effort"), "{error}");
     let error = edit("executables = [\"absent\"]", "write = [\"/\"]");
     assert!(error.contains("hardening.write") && error.contains("every file"), "{error}");
 }
