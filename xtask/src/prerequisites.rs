@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::run::{cargo, program, root, run, tools, works};
+use crate::run::{cargo, program, root, run, target, tools, works};
 use crate::say;
 
 /// The version of `@bufbuild/buf`.
@@ -76,6 +76,20 @@ fn venv(name: &str, list: &str) -> Result<PathBuf, String> {
         }
     })?;
     Ok(python)
+}
+
+/// The gateway as releases are built, but for the profile: what it refuses and lacks is the same.
+pub(crate) fn release() -> Result<PathBuf, String> {
+    let build = ["build", "-p", "vault-grpc", "--no-default-features", "--features", "aws,postgres"];
+    if !run(&mut cargo(&build)) {
+        return Err("the gateway could not be built as a release; see above".into());
+    }
+    // Aside: the tests' own build takes the name.
+    let aside = tools().join("release");
+    fs::create_dir_all(&aside).map_err(|error| format!("{}: {error}", aside.display()))?;
+    let program = aside.join("vault-grpc");
+    fs::copy(target().join("debug/vault-grpc"), &program).map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(program)
 }
 
 /// `strace`, which counts system calls.
