@@ -1,7 +1,7 @@
 //! A release, as `cargo build -p vault-grpc --no-default-features --features aws,postgres` makes it: what it does not have
 //! in it, and what it refuses. `BLINDVAULT_RELEASE` names the program; `cargo xtask test` builds it.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 #[path = "hardening/served.rs"]

@@ -2,6 +2,7 @@
 //! lines, metrics, statuses, audit log, store, database, its log, backups. And the keys' own bytes do not either.
 #![cfg(feature = "dev")]
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+#![cfg_attr(feature = "postgres", expect(clippy::disallowed_macros, reason = "a test says that it is skipped"))]
 
 mod fill;
 mod forms;

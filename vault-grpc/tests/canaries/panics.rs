@@ -15,7 +15,7 @@ fn all_ways() {
     let ways: [fn(); 5] = [
         || panic!("{CANARY}"),
         || panic!("at {} in {:?}", 1, CANARY.as_bytes()),
-        || Err::<(), _>(CANARY.to_owned()).unwrap(),
+        || "x".parse::<u8>().map_err(|_| CANARY).unwrap_or_else(|error| panic!("{error:?}")).to_string().clear(),
         || assert_eq!(CANARY, "something else"),
         || panic::panic_any(CANARY.to_owned()),
     ];

@@ -1,6 +1,6 @@
 //! What a gateway denies to others of its user, and to itself.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
 #![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 mod attack;
