@@ -1,4 +1,4 @@
-//! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
+//! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, `gdb`, SoftHSM,
 //! PostgreSQL, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
 //! versions, and all but Debian's packages below the target directory.
 
@@ -95,6 +95,11 @@ pub(crate) fn release() -> Result<PathBuf, String> {
 /// `strace`, which counts system calls.
 pub(crate) fn strace() -> Result<(), String> {
     if works(program("strace").arg("--version")) { Ok(()) } else { debian(&["strace"]) }
+}
+
+/// `gdb`, which tries to attach to the gateway.
+pub(crate) fn gdb() -> Result<(), String> {
+    if works(program("gdb").arg("--version")) { Ok(()) } else { debian(&["gdb"]) }
 }
 
 /// SoftHSM, the hardware security module that is none.

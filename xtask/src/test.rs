@@ -48,6 +48,9 @@ pub(crate) fn test(long: bool) -> bool {
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
     }
+    if let Err(reason) = prerequisites::gdb() {
+        say::line(format_args!("gdb: MISSING: {reason}"));
+    }
     if let Err(reason) = prerequisites::softhsm() {
         say::line(format_args!("SoftHSM: MISSING: {reason}"));
     }

@@ -92,7 +92,9 @@ fn a_debugger_of_the_same_user_cannot_attach() {
     };
     let control = attach(open.0.id());
     if control.contains("ptrace: Operation not permitted") || control.contains("ptrace: Inappropriate") {
-        return skipped(TEST, "this machine lets nobody attach to anything (Yama)");
+        // A machine may be set up so; it is then Yama that protects the gateway, too.
+        println!("SKIPPED {TEST}: this machine lets nobody attach to anything (Yama)");
+        return;
     }
     assert!(!control.contains("Could not attach"), "a debugger attaches to an open process: {control}");
     let denied = attach(served.pid());
