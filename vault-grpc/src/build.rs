@@ -162,9 +162,12 @@ pub struct Checked {
 /// # Errors
 /// The first thing that is not acceptable.
 pub fn check(config: &Config) -> Result<Checked, ConfigError> {
+    hardening::check_user(config)?;
     Materials::load(config)?;
     let (set, registry) = policies(config)?;
     roots(config, Absent::Refused)?;
+    hardening::check_memory(config.environment)
+        .map_err(|error| ConfigError::new(format!("{}, environment", config.file.display()), error.to_string()))?;
     store::check(config)?;
     policy_trust(config, &signer(config)?)?;
     EndUsers::load(config)?;

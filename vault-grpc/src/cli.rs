@@ -15,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use vault_grpc::hardening;
+use vault_grpc::telemetry::{Event, log};
 
 /// The Blindvault gateway.
 #[derive(Debug, Parser)]
@@ -145,18 +147,24 @@ pub(crate) fn run() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    // Before any key is in memory.
+    if let Err(error) = hardening::apply() {
+        log(&Event::Failed { what: "harden the process", error });
+        return ExitCode::FAILURE;
+    }
     match cli.command {
         #[cfg(feature = "dev")]
         Command::Demo { json, keep, dir } => demo::demo(json, keep, dir),
         #[cfg(feature = "dev")]
         Command::Serve { config, failpoint } => {
+            let read: Vec<PathBuf> = failpoint.iter().filter_map(|file| Some(file.parent()?.to_owned())).collect();
             if let Some(file) = failpoint {
                 failpoint::arm(file);
             }
-            serve::serve(&config)
+            serve::serve(&config, &read)
         }
         #[cfg(not(feature = "dev"))]
-        Command::Serve { config } => serve::serve(&config),
+        Command::Serve { config } => serve::serve(&config, &[]),
         #[cfg(feature = "dev")]
         Command::Init { dir } => commands::init(&dir),
         Command::Check { config, release, key } => commands::check(config.as_deref(), release.zip(key)),

@@ -3,6 +3,7 @@
 #[cfg(feature = "aws")]
 mod aws;
 mod end_users;
+mod hardening;
 mod lifecycle;
 mod limits;
 mod policy;
@@ -21,6 +22,7 @@ use vault_core::audit::LogVerifier;
 use vault_core::vault::LifecycleSettings;
 
 pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
+pub use hardening::{Demand, Hardening};
 pub use limits::Limits;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
@@ -195,6 +197,8 @@ pub struct Config {
     pub cache: Cache,
     /// Where metrics are told in the clear, on loopback; `None` (the default) tells none.
     pub metrics: Option<SocketAddr>,
+    /// What the process denies itself.
+    pub hardening: Hardening,
     /// How long keys and approvals live.
     pub lifecycle: LifecycleSettings,
     /// The release that this executable has to be; `None` asks for none.

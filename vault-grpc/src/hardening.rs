@@ -1,13 +1,33 @@
-//! What the process denies to others on the machine: no core dump, no tracing, no reading of its memory by a process of
-//! the same user.
+//! What the process denies to others on the machine, and to itself.
+//!
+//! To others of the same user: core dumps, tracing, reading its memory, its environment and its mappings. To itself, so
+//! that whoever takes it over finds little to work with: privileges, every file that is not named, every program, every
+//! system call that serving does not need.
+//!
+//! ```text
+//! apply     at once, whatever the command       no core dump, not dumpable
+//! confine   configuration read, one thread      user, umask, privileges, files (Landlock, inherited by every thread)
+//! seal      both planes listen                  system calls (seccomp, put on all threads at once)
+//! ```
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+mod files;
+mod privileges;
+mod syscalls;
+
+use std::num::NonZero;
+use std::path::PathBuf;
+use std::thread;
+
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
 use vault_core::Error;
 use vault_core::error::Dependency;
-use vault_core::secret;
+use vault_core::secret::{self, Key32};
 
-use crate::config::Environment;
+use crate::config::{Config, ConfigError, Demand, Environment, Root};
 use crate::telemetry::{Event, log};
+
+pub use files::Paths;
 
 /// Forbids core dumps and makes the process not dumpable, which also denies `ptrace` and `/proc/<pid>/mem` to the same
 /// user.
@@ -22,12 +42,14 @@ pub fn apply() -> Result<(), Error> {
         .map_err(|_| Error::unavailable(Dependency::Memory, "the process could not be made not dumpable"))
 }
 
-/// Whether the keys loaded so far are in locked memory: refused in production, told in development.
+/// Whether the keys loaded so far, and one more, are in locked memory: refused in production, told in development.
 ///
 /// # Errors
 /// [`Error::Unavailable`] in production.
 pub fn check_memory(environment: Environment) -> Result<(), Error> {
-    if secret::status().unlocked == 0 {
+    // Root keys may be elsewhere, in an HSM or a KMS: then there is none in memory yet.
+    let probe = Key32::generate();
+    if probe.is_ok() && secret::status().unlocked == 0 {
         return Ok(());
     }
     if environment == Environment::Production {
@@ -35,4 +57,92 @@ pub fn check_memory(environment: Environment) -> Result<(), Error> {
     }
     log(&Event::Warning("keys are in memory that could be swapped out; raise RLIMIT_MEMLOCK"));
     Ok(())
+}
+
+/// Refuses root outside development: whoever is root needs no vulnerability to read everything.
+///
+/// # Errors
+/// [`ConfigError`] naming `environment`.
+pub fn check_user(config: &Config) -> Result<(), ConfigError> {
+    privileges::refuse_root(config.environment, rustix::process::geteuid().is_root())
+        .map_err(|why| ConfigError::new(format!("{}, environment", config.file.display()), why))
+}
+
+/// A process that has given up its privileges and the files it does not need, and can go on to [`Self::seal`].
+#[derive(Debug)]
+pub struct Confined {
+    syscalls: syscalls::Allowed,
+    demand: Demand,
+    place: String,
+    /// How many processors there are for us: what tells it can no longer be read.
+    pub processors: usize,
+}
+
+/// Gives up privileges and files, for this thread and every thread that it makes: call it while there is no other.
+///
+/// `read` are directories that may be read although the configuration does not name them.
+///
+/// # Errors
+/// [`ConfigError`] if the user is root where that is refused, or if the kernel does not restrict what it must.
+pub fn confine(config: &Config, read: &[PathBuf]) -> Result<Confined, ConfigError> {
+    check_user(config)?;
+    umask(Mode::RWXG | Mode::RWXO);
+    files::make_directories(config)?;
+    restrict(config, read)
+}
+
+/// Restricts this process as one that serves, for a command that has done everything else: so `check` tells whether the
+/// kernel offers what is required. Makes no directories.
+///
+/// # Errors
+/// As [`confine`] and [`Confined::seal`].
+pub fn rehearse(config: &Config) -> Result<(), ConfigError> {
+    restrict(config, &[])?.seal()
+}
+
+fn restrict(config: &Config, read: &[PathBuf]) -> Result<Confined, ConfigError> {
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    // Modules for names of hosts are loaded once, before their files are gone.
+    drop(std::net::ToSocketAddrs::to_socket_addrs(&("localhost", 0)));
+    let place = |key: &str| format!("{}, hardening.{key}", config.file.display());
+    let demand = config.hardening.landlock;
+    let held = |done: Result<(), &'static str>| match (done, demand) {
+        (Ok(()), _) => Ok(()),
+        (Err(why), Demand::Required) => Err(ConfigError::new(place("landlock"), format!("\"required\", but {why}"))),
+        (Err(why), Demand::BestEffort) => {
+            log(&Event::Unhardened { what: "landlock", why });
+            Ok(())
+        }
+    };
+    let paths = Paths::of(config, read)?;
+    held(privileges::drop_all(listens_below_1024(config)))?;
+    held(files::restrict(&paths))?;
+    let syscalls = syscalls::Allowed {
+        programs: !paths.execute.is_empty(),
+        modules: config.roots.roots.iter().any(|root| matches!(root.root, Root::Pkcs11(_))),
+    };
+    Ok(Confined { syscalls, demand: config.hardening.seccomp, place: place("seccomp"), processors })
+}
+
+fn listens_below_1024(config: &Config) -> bool {
+    let addresses = [Some(config.data.address), Some(config.control.address), config.metrics];
+    addresses.into_iter().flatten().any(|address| (1..1024).contains(&address.port()))
+}
+
+impl Confined {
+    /// Takes from all threads every system call that serving does not need. Call it once everything is set up: what is
+    /// set up once is not allowed twice.
+    ///
+    /// # Errors
+    /// [`ConfigError`] if the kernel does not do it and it is required.
+    pub fn seal(self) -> Result<(), ConfigError> {
+        match (syscalls::restrict(self.syscalls), self.demand) {
+            (Ok(()), _) => Ok(()),
+            (Err(why), Demand::Required) => Err(ConfigError::new(self.place, format!("\"required\", but {why}"))),
+            (Err(why), Demand::BestEffort) => {
+                log(&Event::Unhardened { what: "seccomp", why });
+                Ok(())
+            }
+        }
+    }
 }

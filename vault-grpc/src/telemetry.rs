@@ -52,6 +52,13 @@ pub enum Event {
     Notice(&'static str),
     /// Something that should not stay so, decided at compile time.
     Warning(&'static str),
+    /// The kernel does not offer a restriction that the configuration asks for as far as it goes.
+    Unhardened {
+        /// Which, decided at compile time.
+        what: &'static str,
+        /// Why, decided at compile time.
+        why: &'static str,
+    },
     /// The audit log was opened.
     AuditOpened {
         /// How many entries were there.
@@ -148,6 +155,9 @@ impl Event {
             }
             Self::Notice(text) => ("info", "notice", vec![("text", (*text).into())]),
             Self::Warning(text) => ("warn", "warning", vec![("text", (*text).into())]),
+            Self::Unhardened { what, why } => {
+                ("warn", "unhardened", vec![("what", (*what).into()), ("why", (*why).into())])
+            }
             Self::AuditOpened { entries, cut } => {
                 ("info", "audit_opened", vec![("entries", (*entries).into()), ("bytes_cut", (*cut).into())])
             }

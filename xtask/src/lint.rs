@@ -1,8 +1,8 @@
-//! `lint`: formatting, clippy, documentation, protocol, secrets.
+//! `lint`: formatting, clippy, documentation, protocol, secrets, and what is shipped.
 
 use crate::prerequisites;
 use crate::run::{FEATURES, cargo, program, root, run};
-use crate::{say, secrets};
+use crate::{say, secrets, shipped};
 
 /// Runs all of them, whether or not one before failed; whether all are clean.
 pub(crate) fn lint() -> bool {
@@ -30,5 +30,9 @@ pub(crate) fn lint() -> bool {
     }
     say::heading("secrets");
     good &= secrets::scan();
+    say::heading("what a release holds");
+    good &= shipped::release();
+    say::heading("systemd unit");
+    good &= shipped::unit();
     good
 }

@@ -12,6 +12,7 @@ mod prerequisites;
 mod run;
 mod say;
 mod secrets;
+mod shipped;
 mod summary;
 mod test;
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "\
 cargo xtask test [--long]        every test; --long adds the million vectors and 500 kills on each store
-cargo xtask lint                 formatting, clippy, documentation, buf, secrets
+cargo xtask lint                 formatting, clippy, documentation, buf, secrets, what a release holds, the systemd unit
 cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
 cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each

@@ -1,11 +1,11 @@
-//! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, SoftHSM,
+//! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, `gdb`, SoftHSM,
 //! PostgreSQL, `minisign`, `promtool`, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
 //! versions, and all but Debian's packages below the target directory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::run::{cargo, program, root, run, tools, works};
+use crate::run::{cargo, program, root, run, target, tools, works};
 use crate::say;
 
 /// The version of `@bufbuild/buf`.
@@ -78,9 +78,28 @@ fn venv(name: &str, list: &str) -> Result<PathBuf, String> {
     Ok(python)
 }
 
+/// The gateway as releases are built, but for the profile: what it refuses and lacks is the same.
+pub(crate) fn release() -> Result<PathBuf, String> {
+    let build = ["build", "-p", "vault-grpc", "--no-default-features", "--features", "aws,postgres"];
+    if !run(&mut cargo(&build)) {
+        return Err("the gateway could not be built as a release; see above".into());
+    }
+    // Aside: the tests' own build takes the name.
+    let aside = tools().join("release");
+    fs::create_dir_all(&aside).map_err(|error| format!("{}: {error}", aside.display()))?;
+    let program = aside.join("vault-grpc");
+    fs::copy(target().join("debug/vault-grpc"), &program).map_err(|error| format!("{}: {error}", program.display()))?;
+    Ok(program)
+}
+
 /// `strace`, which counts system calls.
 pub(crate) fn strace() -> Result<(), String> {
     if works(program("strace").arg("--version")) { Ok(()) } else { debian(&["strace"]) }
+}
+
+/// `gdb`, which tries to attach to the gateway.
+pub(crate) fn gdb() -> Result<(), String> {
+    if works(program("gdb").arg("--version")) { Ok(()) } else { debian(&["gdb"]) }
 }
 
 /// SoftHSM, the hardware security module that is none.

@@ -42,8 +42,16 @@ pub(crate) fn test(long: bool) -> bool {
         Ok(modules) => say::line(format_args!("identity provider: {}", modules.display())),
         Err(reason) => say::line(format_args!("identity provider: MISSING: {reason}")),
     }
+    let release = prerequisites::release();
+    match &release {
+        Ok(program) => say::line(format_args!("release: {}", program.display())),
+        Err(reason) => say::line(format_args!("release: MISSING: {reason}")),
+    }
     if let Err(reason) = prerequisites::strace() {
         say::line(format_args!("strace: MISSING: {reason}"));
+    }
+    if let Err(reason) = prerequisites::gdb() {
+        say::line(format_args!("gdb: MISSING: {reason}"));
     }
     if let Err(reason) = prerequisites::softhsm() {
         say::line(format_args!("SoftHSM: MISSING: {reason}"));
@@ -63,6 +71,7 @@ pub(crate) fn test(long: bool) -> bool {
             ("BLINDVAULT_PYTHON", &python),
             ("BLINDVAULT_LOCALSTACK_PYTHON", &localstack),
             ("BLINDVAULT_IDENTITY_PROVIDER", &provider),
+            ("BLINDVAULT_RELEASE", &release),
         ] {
             match found {
                 Ok(path) => command.env(name, path),

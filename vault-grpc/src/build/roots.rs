@@ -81,10 +81,37 @@ fn open(named: &NamedRoot, tolerant: bool) -> Result<Arc<dyn RootKey>, ConfigErr
 fn aws(config: &Config) -> Result<Option<Arc<vault_core::kms::aws::AwsKmsProvider>>, ConfigError> {
     let Some(settings) = &config.aws else { return Ok(None) };
     let refuse = |why: String| ConfigError::new(format!("{}, aws", config.file.display()), why);
+    check_profile(config, settings)?;
     let runtime = tokio::runtime::Handle::try_current().map_err(|error| refuse(error.to_string()))?;
     let clock = Arc::new(vault_core::time::SystemClock);
     let provider = vault_core::kms::aws::AwsKmsProvider::new(settings.clone(), runtime, clock);
     provider.map(|provider| Some(Arc::new(provider))).map_err(|error| refuse(error.to_string()))
+}
+
+/// A file with an access key in it is a private key like any other: nobody else may read it.
+#[cfg(feature = "aws")]
+fn check_profile(config: &Config, settings: &vault_core::kms::aws::AwsKmsSettings) -> Result<(), ConfigError> {
+    use std::env;
+    use std::os::unix::fs::MetadataExt as _;
+    use std::path::PathBuf;
+
+    use vault_core::kms::aws::CredentialSource;
+
+    let credentials = &settings.credentials;
+    if !credentials.sources.contains(&CredentialSource::Profile) {
+        return Ok(());
+    }
+    let named = credentials.profile_file.clone();
+    let named = named.or_else(|| env::var_os("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from));
+    let Some(path) = named.or_else(|| Some(env::home_dir()?.join(".aws/credentials"))) else { return Ok(()) };
+    // One that is not there is no source; the chain goes on to the next.
+    let Ok(facts) = std::fs::metadata(&path) else { return Ok(()) };
+    if facts.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    let place = format!("{}, aws.profile_file", config.file.display());
+    let why = format!("{}: mode {:04o} lets others read it; it must be 0600", path.display(), facts.mode() & 0o7777);
+    Err(ConfigError::new(place, why))
 }
 
 #[cfg(feature = "pkcs11")]

@@ -11,6 +11,7 @@ use vault_core::fs::{Fs, OsFs};
 use vault_core::keys::ReceiptText;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError};
+use vault_grpc::hardening;
 use vault_grpc::release::{self, ReleaseKey};
 use vault_grpc::telemetry::{Event, log};
 
@@ -54,7 +55,12 @@ fn check_config(config: &Path) -> ExitCode {
     // Root keys of AWS KMS want a runtime to live on, though nothing is asked of them here.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let _entered = runtime.as_ref().ok().map(tokio::runtime::Runtime::enter);
-    match Config::load(config).and_then(|config| build::check(&config)) {
+    let checked = Config::load(config).and_then(|config| {
+        let checked = build::check(&config)?;
+        hardening::rehearse(&config)?;
+        Ok(checked)
+    });
+    match checked {
         Ok(checked) => {
             let (policies, workloads) = (checked.policies, checked.workloads);
             print::line(format_args!("in order: {policies} policies, {workloads} entries in the registry"));

@@ -1,7 +1,7 @@
 //! `serve`: the gateway until a signal ends it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tokio::runtime;
@@ -11,15 +11,12 @@ use vault_core::id::Fingerprint;
 use vault_grpc::Gateway;
 use vault_grpc::build::{self, StartError};
 use vault_grpc::config::Config;
+use vault_grpc::hardening::{self, Confined};
+use vault_grpc::release;
 use vault_grpc::telemetry::{Event, log, set_json};
-use vault_grpc::{hardening, release};
 
-pub(super) fn serve(config: &Path) -> ExitCode {
-    // Before any key is in memory.
-    if let Err(error) = hardening::apply() {
-        log(&Event::Failed { what: "harden the process", error });
-        return ExitCode::FAILURE;
-    }
+/// Serves; `read` are directories that may be read beside those of the configuration.
+pub(super) fn serve(config: &Path, read: &[PathBuf]) -> ExitCode {
     let config = match Config::load(config) {
         Ok(config) => config,
         Err(error) => return not_started(StartError::Config(error)),
@@ -30,14 +27,20 @@ pub(super) fn serve(config: &Path) -> ExitCode {
         Err(error) => return not_started(StartError::Config(error)),
     };
     log(&Event::Serving { version: release::VERSION, executable, release: config.release.is_some() });
-    let runtime = match runtime::Builder::new_multi_thread().enable_all().thread_name("vault").build() {
+    // Before there is any other thread.
+    let confined = match hardening::confine(&config, read) {
+        Ok(confined) => confined,
+        Err(error) => return not_started(StartError::Config(error)),
+    };
+    let mut builder = runtime::Builder::new_multi_thread();
+    let runtime = match builder.worker_threads(confined.processors).enable_all().thread_name("vault").build() {
         Ok(runtime) => runtime,
         Err(_) => {
             log(&Event::Warning("the operating system gave no threads"));
             return ExitCode::FAILURE;
         }
     };
-    runtime.block_on(until_signal(config, executable))
+    runtime.block_on(until_signal(config, executable, confined))
 }
 
 fn not_started(error: StartError) -> ExitCode {
@@ -64,7 +67,7 @@ impl Signals {
     }
 }
 
-async fn until_signal(config: Config, executable: Fingerprint) -> ExitCode {
+async fn until_signal(config: Config, executable: Fingerprint, confined: Confined) -> ExitCode {
     // Before the gateway: a signal that comes while it starts must not kill it half made.
     let Ok(mut signals) = Signals::new() else {
         log(&Event::Warning("signals cannot be handled"));
@@ -79,6 +82,10 @@ async fn until_signal(config: Config, executable: Fingerprint) -> ExitCode {
         log(&Event::Failed { what: "record the executable", error });
         drop(gateway.shutdown().await);
         return ExitCode::FAILURE;
+    }
+    if let Err(error) = confined.seal() {
+        drop(gateway.shutdown().await);
+        return not_started(StartError::Config(error));
     }
     log(&Event::Notice(
         "the control plane trusts certificates alone until operators' tokens and approvals exist: \

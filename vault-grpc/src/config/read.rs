@@ -10,6 +10,7 @@ use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
 use super::end_users::{self, RawEndUsers};
+use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
 use super::policy::RawPolicy;
@@ -42,6 +43,8 @@ struct Raw {
     limits: RawLimits,
     #[serde(default)]
     cache: RawCache,
+    #[serde(default)]
+    hardening: RawHardening,
     #[serde(default)]
     lifecycle: RawLifecycle,
     #[serde(default)]
@@ -171,6 +174,7 @@ impl Reader<'_> {
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
+            hardening: self.hardening(&raw.hardening, environment)?,
             lifecycle: self.lifecycle(&raw.lifecycle)?,
             release: raw.release.as_ref().map(|raw| self.release(raw)).transpose()?,
             json_logs,

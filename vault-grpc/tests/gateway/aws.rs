@@ -1,6 +1,7 @@
 //! A gateway whose root key lies in AWS KMS: what callers are told when KMS refuses, or is not there.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use vault_client::Code;
 
@@ -13,7 +14,8 @@ async fn start(proxy: &FaultProxy) -> Fixture {
     let endpoint = format!("http://{}", proxy.address);
     Fixture::start_with(|made, text| {
         let profile = made.config.with_file_name("credentials");
-        fs::write(profile, "[default]\naws_access_key_id = test\naws_secret_access_key = test\n").unwrap();
+        fs::write(&profile, "[default]\naws_access_key_id = test\naws_secret_access_key = test\n").unwrap();
+        fs::set_permissions(&profile, fs::Permissions::from_mode(0o600)).unwrap();
         let local = "[root]\nkind = \"local\"\npath = \"root.key\"\n";
         assert!(text.contains(local), "{text}");
         let aws = format!(

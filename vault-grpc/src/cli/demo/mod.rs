@@ -12,7 +12,6 @@ use std::process::ExitCode;
 
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use vault_grpc::hardening;
 use vault_grpc::telemetry;
 
 use super::print;
@@ -24,10 +23,6 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) fn demo(json: bool, keep: bool, dir: Option<PathBuf>) -> ExitCode {
     telemetry::set_quiet(true);
-    if hardening::apply().is_err() {
-        print::line("the process could not be hardened");
-        return ExitCode::FAILURE;
-    }
     let runtime = match runtime::Builder::new_multi_thread().enable_all().thread_name("vault").build() {
         Ok(runtime) => runtime,
         Err(_) => {
