@@ -20,6 +20,8 @@ const ACTIONS: &[(&str, &str)] = &[
     ("CryptoService.Rewrap", "Rewrap"),
     ("CryptoService.BatchEncrypt", "Encrypt"),
     ("CryptoService.BatchDecrypt", "Decrypt"),
+    ("CryptoService.EncryptStream", "Encrypt"),
+    ("CryptoService.DecryptStream", "Decrypt"),
     ("DatasetService.CreateDataset", "CreateDataset"),
     ("DatasetService.GetDataset", "GetDataset"),
     ("DatasetService.ListDatasets", "ListDatasets"),
