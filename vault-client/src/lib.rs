@@ -29,6 +29,7 @@ mod endpoint;
 mod error;
 mod grants;
 mod policies;
+mod receipt;
 mod value;
 
 pub use call::{Limits, MAX_BATCH, MAX_UNARY};
@@ -37,5 +38,6 @@ pub use control::OperatorClient;
 pub use data::VaultClient;
 pub use endpoint::Endpoint;
 pub use error::{ClientError, FieldViolation, Origin};
+pub use receipt::AuditReceipt;
 pub use tonic::Code;
 pub use value::{BatchItem, EndUserToken, Opened, Plaintext, Sealed, Target};

@@ -12,6 +12,7 @@ use super::anchor::{Anchor, PolicyMark};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
 use super::frame::{self, UNREADABLE, header};
+use super::group::Growing;
 use super::merkle::empty_root;
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
@@ -300,9 +301,11 @@ impl Log {
             file: entries,
             end: state.entries_end,
             chain: state.chain,
+            growing: Growing::after(&state.edge),
             edge: state.edge,
             tenants: state.tenants,
             frame: frame::Builder::default(),
+            signer: Arc::clone(&signer),
         };
         let mut group: Vec<Pending> = recovery
             .cut

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 
 use super::entry::{Body, Draft, Status};
+use super::group::Group;
 use super::merkle::Hash;
 use crate::error::{Dependency, Error};
 use crate::id::{RequestId, TenantId};
@@ -187,6 +188,7 @@ impl Shared {
 pub(super) struct Armed {
     pub(super) shared: Arc<Shared>,
     pub(super) receipt: Receipt,
+    pub(super) group: Arc<Group>,
     pub(super) request: Option<RequestId>,
     pub(super) tenant: Option<TenantId>,
     pub(super) settled: std::sync::atomic::AtomicBool,

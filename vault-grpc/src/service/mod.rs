@@ -5,6 +5,7 @@ pub mod consents;
 pub mod crypto;
 pub mod grants;
 pub mod policies;
+mod receipt;
 pub mod tenants;
 pub(crate) mod undecodable;
 
