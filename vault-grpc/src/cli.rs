@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
+mod audit;
 mod backup;
 mod bundle;
 mod commands;
@@ -89,7 +90,7 @@ enum Command {
     },
     /// The audit log.
     #[command(subcommand)]
-    Audit(AuditCommand),
+    Audit(audit::AuditCommand),
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
@@ -107,19 +108,6 @@ enum ReceiptCommand {
         /// The audit log's verifier key, or a file with it, kept outside the log.
         #[arg(long)]
         key: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Recompute a log from its files: entries, chains, tree, checkpoints, tiles.
-    Verify {
-        /// The log's directory.
-        #[arg(long)]
-        dir: PathBuf,
-        /// A file with the log's verifier key, kept outside the log.
-        #[arg(long)]
-        key: PathBuf,
     },
 }
 
@@ -152,7 +140,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Check { config } => commands::check(&config),
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
-        Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
+        Command::Audit(command) => audit::run(command),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

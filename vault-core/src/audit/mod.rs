@@ -12,6 +12,7 @@
 
 mod anchor;
 mod checkpoint;
+mod cosign;
 mod decided;
 mod entry;
 mod frame;
@@ -23,6 +24,7 @@ mod note;
 mod pseudonym;
 mod publisher;
 mod queue;
+mod read;
 mod receipt;
 mod recorded;
 mod replay;
@@ -30,22 +32,26 @@ mod signer;
 mod tiles;
 mod verify;
 mod wire;
+mod witness;
 mod writer;
 
 pub use anchor::{Anchor, PolicyMark};
 pub use checkpoint::Checkpoint;
+pub use cosign::{WitnessSigner, WitnessVerifier};
 pub use decided::{Decided, EndUserName, MAX_POLICY_BYTES, Policies};
 pub use entry::{Body, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_PRINCIPAL, Status, first_previous};
 pub use group::Audited;
 pub use log::{Cut, Log, Options, Recovery, SystemEvent};
 pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use queue::{Health, Receipt};
+pub use read::{EntryReader, kept_checkpoint};
 pub use receipt::{AuditReceipt, MAX_RECEIPT_ENTRIES};
 pub use recorded::{Intent, Outcome, Recorded};
 pub use replay::Finding;
 pub use signer::{LogSigner, LogVerifier};
 pub use tiles::TileReader;
 pub use verify::{Report, VerifyOptions, verify};
+pub use witness::{MAX_REQUEST, NotCosigned, Witness, request};
 
 #[cfg(test)]
 mod log_tests;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that meets the unexpected has to stop")]
 
 mod audit_entries;
+mod audit_receipts;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
