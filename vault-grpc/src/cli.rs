@@ -11,6 +11,7 @@ mod failpoint;
 mod policy;
 mod print;
 mod serve;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -94,6 +95,9 @@ enum Command {
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// A witness of audit logs, for somebody else than who runs the log.
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -141,6 +145,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(command) => audit::run(command),
+        Command::Witness(command) => witness::run(command),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

@@ -27,6 +27,7 @@ use crate::refusals::Refusals;
 use crate::service;
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
+use crate::witness::Witnesses;
 
 /// How often health is looked at.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
@@ -86,6 +87,7 @@ impl Gateway {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
         let vault = Arc::new(vault);
+        let witnesses = Witnesses::load(&config, vault.audit().verifier())?;
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());
@@ -105,9 +107,13 @@ impl Gateway {
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
         background.extend(end_users.fetch());
+        background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
-            let render = move || vault.upgrade().map_or_else(String::new, |vault| render(&metrics, &refusals, &vault));
+            let render = move || {
+                let told = vault.upgrade().map(|vault| render(&metrics, &refusals, &vault) + &witnesses.render());
+                told.unwrap_or_default()
+            };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
         }
         let listeners = vec![data_task, control_task];

@@ -7,8 +7,8 @@
 //!                         publisher: checkpoints (signed, all kept), tiles (derived)
 //! ```
 //!
-//! `docs/audit.md` is the specification. No witness cosigns yet: [`verify`] says so when it was not shown that the log
-//! was not rolled back.
+//! `docs/audit.md` is the specification. Without what somebody keeps elsewhere (a cosigned checkpoint, an audit receipt)
+//! nobody can tell that a log was rolled back: [`verify`] says so.
 
 mod anchor;
 mod checkpoint;
@@ -44,7 +44,7 @@ pub use group::Audited;
 pub use log::{Cut, Log, Options, Recovery, SystemEvent};
 pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use queue::{Health, Receipt};
-pub use read::{EntryReader, kept_checkpoint};
+pub use read::{EntryReader, kept_checkpoint, published_checkpoint};
 pub use receipt::{AuditReceipt, MAX_RECEIPT_ENTRIES};
 pub use recorded::{Intent, Outcome, Recorded};
 pub use replay::Finding;

@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::frame::{self, Step, UNREADABLE};
 use super::merkle::Hash;
 use super::note::MAX_NOTE;
-use super::replay::{CHECKPOINTS, ENTRIES};
+use super::replay::{CHECKPOINTS, ENTRIES, PUBLISHED};
 use super::signer::LogVerifier;
 use crate::error::Error;
 use crate::fs::{Fs, Open};
@@ -50,6 +50,24 @@ impl EntryReader {
             }
         }
     }
+}
+
+/// The newest checkpoint whose tiles are written, as it was published; `None` before the first.
+///
+/// # Errors
+/// [`Error::Corrupt`] if it is none of this log; [`Error::Unavailable`].
+pub fn published_checkpoint(
+    fs: &dyn Fs,
+    dir: &Path,
+    verifier: &LogVerifier,
+) -> Result<Option<(Checkpoint, String)>, Error> {
+    let path = dir.join(PUBLISHED);
+    if !fs.exists(&path) {
+        return Ok(None);
+    }
+    let bytes = fs.read(&path, MAX_NOTE as u64).map_err(|_| UNREADABLE)?;
+    let note = String::from_utf8(bytes).map_err(|_| Error::corrupt("checkpoint", "not UTF-8"))?;
+    Ok(Some((Checkpoint::verify(&note, verifier)?, note)))
 }
 
 /// The kept checkpoint of a size, or the last one, as the log signed it.

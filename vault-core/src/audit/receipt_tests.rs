@@ -125,3 +125,17 @@ fn a_receipt_of_a_group_that_no_checkpoint_covers_yet_verifies() {
     log.close().unwrap();
     assert_eq!(sound(&place, &receipt), None);
 }
+
+#[test]
+fn the_example_of_the_specification() {
+    // Made by another implementation, in Python.
+    let verifier =
+        LogVerifier::parse("vault.example/audit/0+3f3177d8+AQOhB7/zzhC+HXDdGOdLwJln5NYwm6UNXx3chmQSVTG4").unwrap();
+    let specification = include_str!("../../../docs/audit.md");
+    let from = specification.find("blindvault/audit-receipt/v1\nentry").unwrap();
+    let text = specification[from..].split("```").next().unwrap();
+    let receipt = AuditReceipt::parse(text).unwrap();
+    let head = receipt.verify(&verifier).unwrap();
+    assert_eq!((head.size, receipt.entries[0].index, receipt.entries[1].index), (5, 2, 4));
+    assert_eq!(receipt.entries[1].leaf_hash, crate::audit::merkle::leaf_hash(b"e"));
+}

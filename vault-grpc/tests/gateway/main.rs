@@ -24,3 +24,4 @@ mod reload;
 mod roots;
 mod shredding;
 mod support;
+mod witnesses;
