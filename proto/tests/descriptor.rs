@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "vault/v1/dataset.proto",
     "vault/v1/grant.proto",
     "vault/v1/policy.proto",
+    "vault/v1/receipt.proto",
 ];
 
 fn shipped() -> DescriptorPool {
