@@ -26,6 +26,7 @@ use crate::hardening;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
+use crate::witness::Witnesses;
 
 /// Longest schema or policy file, in bytes.
 const MAX_POLICY: u64 = 256 * 1024;
@@ -147,8 +148,10 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     let (set, registry) = policies(config)?;
     roots(config, Absent::Refused)?;
     store::check(config)?;
-    policy_trust(config, &signer(config)?)?;
+    let signer = signer(config)?;
+    policy_trust(config, &signer)?;
     EndUsers::load(config)?;
+    Witnesses::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 

@@ -75,6 +75,7 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
+        let witnesses = Witnesses::load(&config, build::signer(&config)?.verifier())?;
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -87,7 +88,6 @@ impl Gateway {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
         let vault = Arc::new(vault);
-        let witnesses = Witnesses::load(&config, vault.audit().verifier())?;
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());

@@ -17,7 +17,7 @@ use super::merkle::empty_root;
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
 use super::replay::{CHECKPOINTS, ENTRIES, Finding, LOCK, PUBLISHED, State, Unwatched, VKEY, replay};
-use super::signer::{LogSigner, LogVerifier};
+use super::signer::LogSigner;
 use super::tiles;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
@@ -350,11 +350,6 @@ impl Log {
     /// nothing has to be opened again. Outcomes of what was begun before are written when it takes entries again.
     pub fn hold(&self, why: Option<&'static str>) {
         self.shared.hold(why);
-    }
-
-    /// Who checks its signatures.
-    pub fn verifier(&self) -> &LogVerifier {
-        self.signer.verifier()
     }
 
     /// The tree over all durable entries, signed or not yet.
