@@ -129,9 +129,9 @@ impl One {
         self.lock().behind_since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// The file with what it cosigned last: its name is the one in its verifier key, `/` written as `_`.
+    /// The file with what it cosigned last: the name in its verifier key, with `+`, which no name holds, for `/`.
     fn file(&self) -> PathBuf {
-        self.dir.join("cosigned").join(self.name().replace(['/', ':'], "_"))
+        self.dir.join("cosigned").join(format!("{}.note", self.name().replace('/', "+")))
     }
 
     fn kept(&self) -> Option<Checkpoint> {
@@ -152,6 +152,9 @@ impl One {
             return Ok(());
         }
         self.lock().behind_since.get_or_insert_with(Instant::now);
+        if old > head.size {
+            return Err("the witness has cosigned more entries than the log has: it was rolled back");
+        }
         for _ in 0..ATTEMPTS {
             let body = self.body(old, head, note.clone()).await.map_err(|_| UNREADABLE)?;
             let (status, answer) = self.ask.post(body).await?;

@@ -86,7 +86,7 @@ async fn a_witness_cosigns_and_a_log_that_was_rolled_back_is_found_and_not_cosig
     let root = fixture.root().to_owned();
     let (log, key) = (root.join("data/audit"), root.join("audit.vkey"));
     let running = Running::start(&home, &key, address);
-    let cosigned = log.join("cosigned/witness.example_w1");
+    let cosigned = log.join("cosigned/witness.example+w1.note");
     let size = || {
         let note = fs::read_to_string(&cosigned).ok()?;
         note.lines().nth(1)?.parse::<u64>().ok()
@@ -150,7 +150,7 @@ async fn a_mandatory_witness_that_is_down_or_lies_stops_the_data_plane_until_it_
     });
     let fixture = gateway(&vkey, address, "mandatory = true\ndeadline_s = 1\n").await;
     let log = fixture.root().join("data/audit");
-    let cosigned = log.join("cosigned/witness.example_w1");
+    let cosigned = log.join("cosigned/witness.example+w1.note");
     let health = || fixture.gateway.vault().audit().health();
     until("held", || matches!(health(), Health::Held(_))).await;
     assert!(!cosigned.exists(), "a lie is not kept");
