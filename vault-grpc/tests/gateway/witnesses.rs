@@ -25,11 +25,16 @@ struct Running(Child);
 
 impl Running {
     fn start(dir: &Path, log: &Path, listen: SocketAddr) -> Self {
+        Self::start_with(dir, log, listen, &[])
+    }
+
+    fn start_with(dir: &Path, log: &Path, listen: SocketAddr, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_vault-grpc"))
             .args(["witness", "serve", "--listen", &listen.to_string(), "--dir"])
             .arg(dir)
             .arg("--log")
             .arg(log)
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -170,4 +175,39 @@ async fn a_mandatory_witness_that_is_down_or_lies_stops_the_data_plane_until_it_
     drop(running);
     until("held again", || matches!(health(), Health::Held(_))).await;
     fixture.gateway.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_tls_a_witness_proves_its_name_under_the_pinned_roots_or_is_told_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let address = free();
+    let (home, other) = (dir.path().join("witness"), dir.path().join("other"));
+    let vkey = made(&home);
+    let (code, other) = run(&["witness", "init", "--dir", other.to_str().unwrap(), "--name", "other"]);
+    assert_eq!(code, 0, "{other}");
+    let entry = |vkey: &str, roots: &str| {
+        let url = format!("https://localhost:{}", address.port());
+        format!("\n[[audit.witness]]\nkey = \"{vkey}\"\nurl = \"{url}\"\nroots = \"certs/{roots}.pem\"\n")
+    };
+    let entries = entry(&vkey, "server-ca") + &entry(other.trim_end(), "workload-ca");
+    let fixture = Fixture::start_with(|_, text| text + &entries).await;
+    let certs = fixture.root().join("certs");
+    let (certificate, key) = (certs.join("gateway.pem"), certs.join("gateway.key"));
+    let tls = ["--certificate", certificate.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let running = Running::start_with(&home, &fixture.root().join("audit.vkey"), address, &tls);
+    let cosigned = fixture.root().join("data/audit/cosigned");
+    until("a cosignature over TLS", || cosigned.join("witness.example+w1.note").exists()).await;
+    sleep(Duration::from_secs(2)).await;
+    assert!(!cosigned.join("other.note").exists());
+    fixture.gateway.shutdown().await.unwrap();
+    drop(running);
+    // In the clear it listens on this machine only, and one state is for one process.
+    let (home, log) = (home.to_str().unwrap(), fixture.dir.path().join("vault/audit.vkey"));
+    let log = log.to_str().unwrap();
+    let (code, out) = run(&["witness", "serve", "--dir", home, "--log", log, "--listen", "0.0.0.0:0"]);
+    assert!(code == 1 && out.contains("loopback"), "{out}");
+    let running = Running::start(Path::new(home), Path::new(log), free());
+    let (code, out) = run(&["witness", "serve", "--dir", home, "--log", log, "--listen", "127.0.0.1:0"]);
+    assert!(code == 1 && out.contains("runs already"), "{out}");
+    drop(running);
 }
