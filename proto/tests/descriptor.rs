@@ -22,6 +22,7 @@ const FILES: &[&str] = &[
     "vault/v1/dataset.proto",
     "vault/v1/grant.proto",
     "vault/v1/policy.proto",
+    "vault/v1/receipt.proto",
 ];
 
 fn shipped() -> DescriptorPool {
@@ -219,8 +220,8 @@ fn a_person_is_named_by_the_callers_of_two_calls_and_by_no_answer() {
 
 #[test]
 fn a_data_message_in_a_control_call_is_found() {
-    let from = "uint32 key_version = 2;\n}\n\n// An envelope to move";
-    let to = "uint32 key_version = 2; }
+    let from = "AuditReceipt audit_receipt = 3;\n}\n\n// An envelope to move";
+    let to = "AuditReceipt audit_receipt = 3; }
         service PreviewService { option (plane) = PLANE_CONTROL; rpc Preview(ItemError) returns (BatchDecryptResult); }
         // An envelope to move";
     let found = after("vault/v1/crypto.proto", from, to);

@@ -12,8 +12,9 @@ pub const MAX_UNARY: usize = (1 << 20) + (24 << 10);
 /// The default limit of a request of a batch: 4 MiB.
 pub const MAX_BATCH: usize = 4 << 20;
 
-/// How much larger than the largest request an answer may be: a batch of 1,000 grows by 94 bytes of envelope each.
-pub(crate) const ANSWER_ROOM: usize = 128 << 10;
+/// How much larger than the largest request an answer may be: a batch of 1,000 grows by 94 bytes of envelope each,
+/// and by its audit receipts: 46 bytes each, and the hashes between them.
+pub(crate) const ANSWER_ROOM: usize = 512 << 10;
 
 /// Sizes and times that a client keeps. The gateway enforces its own as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

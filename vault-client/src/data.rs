@@ -11,6 +11,7 @@ use vault_proto::v1::{
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
+use crate::receipt::{self, AuditReceipt};
 use crate::value::{BatchItem, EndUserToken, Opened, Plaintext, Sealed, Target, wiped};
 
 /// Calls `vault.v1.CryptoService` with a workload's certificate. Clones share one connection.
@@ -82,7 +83,8 @@ impl VaultClient {
             RewrapRequest { tenant, dataset, subject, purpose, context, envelope: envelope.into(), end_user_token };
         let request = self.limits.request(message, self.limits.unary)?;
         let answer = self.limits.answer(self.client(self.limits.unary).rewrap(request)).await?;
-        Ok(Sealed { envelope: answer.envelope, key_version: answer.key_version })
+        let audit_receipt = answer.audit_receipt.map(AuditReceipt::new);
+        Ok(Sealed { envelope: answer.envelope, key_version: answer.key_version, audit_receipt })
     }
 
     /// Seals up to 1,000 values of one tenant; the results are in the order of the items.
@@ -127,7 +129,12 @@ impl VaultClient {
             Some(batch_encrypt_result::Outcome::Error(error)) => Err(error.into()),
             None => Err(ClientError::malformed("a result of the batch is empty")),
         };
-        Ok(answer.results.into_iter().map(|r| result(r.outcome)).collect())
+        let mut receipts = receipt::of_items(answer.audit_receipts);
+        let with_receipt = |(item, result): (u32, Result<Sealed, ClientError>)| {
+            result.map(|done| Sealed { audit_receipt: receipts.remove(&item), ..done })
+        };
+        let results = answer.results.into_iter().map(|r| result(r.outcome));
+        Ok((0..).zip(results).map(with_receipt).collect())
     }
 
     /// Opens up to 1,000 envelopes of one tenant; the results are in the order of the items.
@@ -172,7 +179,12 @@ impl VaultClient {
             Some(batch_decrypt_result::Outcome::Error(error)) => Err(error.into()),
             None => Err(ClientError::malformed("a result of the batch is empty")),
         };
-        Ok(answer.results.into_iter().map(|r| result(r.outcome)).collect())
+        let mut receipts = receipt::of_items(answer.audit_receipts);
+        let with_receipt = |(item, result): (u32, Result<Opened, ClientError>)| {
+            result.map(|done| Opened { audit_receipt: receipts.remove(&item), ..done })
+        };
+        let results = answer.results.into_iter().map(|r| result(r.outcome));
+        Ok((0..).zip(results).map(with_receipt).collect())
     }
 
     /// For streams, whose messages are small.
@@ -194,9 +206,11 @@ fn same_length(sent: usize, got: usize) -> Result<(), ClientError> {
 }
 
 fn sealed(answer: EncryptResponse) -> Sealed {
-    Sealed { envelope: answer.envelope, key_version: answer.key_version }
+    let audit_receipt = answer.audit_receipt.map(AuditReceipt::new);
+    Sealed { envelope: answer.envelope, key_version: answer.key_version, audit_receipt }
 }
 
 fn opened(answer: DecryptResponse) -> Opened {
-    Opened { plaintext: Plaintext::take(answer.plaintext), key_version: answer.key_version }
+    let audit_receipt = answer.audit_receipt.map(AuditReceipt::new);
+    Opened { plaintext: Plaintext::take(answer.plaintext), key_version: answer.key_version, audit_receipt }
 }

@@ -29,6 +29,7 @@ mod endpoint;
 mod error;
 mod grants;
 mod policies;
+mod receipt;
 mod streams;
 mod value;
 
@@ -38,6 +39,7 @@ pub use control::OperatorClient;
 pub use data::VaultClient;
 pub use endpoint::Endpoint;
 pub use error::{ClientError, FieldViolation, Origin};
+pub use receipt::AuditReceipt;
 pub use streams::Streamed;
 pub use tonic::Code;
 pub use value::{BatchItem, EndUserToken, Opened, Plaintext, Sealed, Target};

@@ -6,6 +6,8 @@ use std::fmt;
 use bytes::Bytes;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::receipt::AuditReceipt;
+
 /// Whose value it is, what it is about and why it is used. The same target, but for the purpose, must be given to
 /// decrypt as was given to encrypt.
 #[derive(Clone, PartialEq, Eq)]
@@ -140,6 +142,8 @@ pub struct Sealed {
     pub envelope: Bytes,
     /// The version of the data key that sealed it.
     pub key_version: u32,
+    /// What the audit log holds of the call; items of one batch share theirs.
+    pub audit_receipt: Option<AuditReceipt>,
 }
 
 /// An opened value.
@@ -149,6 +153,8 @@ pub struct Opened {
     pub plaintext: Plaintext,
     /// The version of the data key that had sealed it.
     pub key_version: u32,
+    /// What the audit log holds of the call; items of one batch share theirs.
+    pub audit_receipt: Option<AuditReceipt>,
 }
 
 /// A decrypted value: wiped when dropped, and never printed.

@@ -28,6 +28,7 @@ use crate::release;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
+use crate::witness::Witnesses;
 
 /// Longest schema or policy file, in bytes.
 const MAX_POLICY: u64 = 256 * 1024;
@@ -169,9 +170,11 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     hardening::check_memory(config.environment)
         .map_err(|error| ConfigError::new(format!("{}, environment", config.file.display()), error.to_string()))?;
     store::check(config)?;
-    policy_trust(config, &signer(config)?)?;
+    let signer = signer(config)?;
+    policy_trust(config, &signer)?;
     EndUsers::load(config)?;
     executable(config)?;
+    Witnesses::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 

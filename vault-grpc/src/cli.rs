@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
+mod audit;
 mod backup;
 mod bundle;
 mod commands;
@@ -10,6 +11,7 @@ mod failpoint;
 mod policy;
 mod print;
 mod serve;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -98,10 +100,13 @@ enum Command {
     },
     /// The audit log.
     #[command(subcommand)]
-    Audit(AuditCommand),
+    Audit(audit::AuditCommand),
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// A witness of audit logs, for somebody else than who runs the log.
+    #[command(subcommand)]
+    Witness(witness::WitnessCommand),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -116,19 +121,6 @@ enum ReceiptCommand {
         /// The audit log's verifier key, or a file with it, kept outside the log.
         #[arg(long)]
         key: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum AuditCommand {
-    /// Recompute a log from its files: entries, chains, tree, checkpoints, tiles.
-    Verify {
-        /// The log's directory.
-        #[arg(long)]
-        dir: PathBuf,
-        /// A file with the log's verifier key, kept outside the log.
-        #[arg(long)]
-        key: PathBuf,
     },
 }
 
@@ -170,7 +162,8 @@ pub(crate) fn run() -> ExitCode {
         Command::Check { config, release, key } => commands::check(config.as_deref(), release.zip(key)),
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
-        Command::Audit(AuditCommand::Verify { dir, key }) => commands::audit_verify(&dir, &key),
+        Command::Audit(command) => audit::run(command),
+        Command::Witness(command) => witness::run(command),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

@@ -12,6 +12,7 @@ mod read;
 mod release;
 mod roots;
 mod store;
+mod witness;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -27,6 +28,7 @@ pub use limits::Limits;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
 pub use store::{Postgres, PostgresAddress, Store};
+pub use witness::{LogWitness, WitnessUrl};
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG: u64 = 256 * 1024;
@@ -182,6 +184,8 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
+    /// Who is asked to cosign the audit log's checkpoints.
+    pub witnesses: Vec<LogWitness>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.

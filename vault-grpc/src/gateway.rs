@@ -27,6 +27,7 @@ use crate::refusals::Refusals;
 use crate::service;
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
+use crate::witness::Witnesses;
 
 /// How often health is looked at.
 const HEALTH_EVERY: Duration = Duration::from_millis(250);
@@ -74,6 +75,7 @@ impl Gateway {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
+        let witnesses = Witnesses::load(&config, build::signer(&config)?.verifier())?;
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -108,12 +110,14 @@ impl Gateway {
             background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
         }
         background.extend(end_users.fetch());
+        background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let end_users = Arc::clone(&end_users);
             let render = move || {
-                let vault = vault.upgrade();
-                vault.map_or_else(String::new, |vault| render(&metrics, &refusals, &end_users, &vault))
+                let told = vault.upgrade();
+                let told = told.map(|vault| render(&metrics, &refusals, &end_users, &vault) + &witnesses.render());
+                told.unwrap_or_default()
             };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
         }

@@ -31,5 +31,6 @@ pub mod status;
 mod store;
 pub mod telemetry;
 pub mod tls;
+pub mod witness;
 
 pub use gateway::Gateway;

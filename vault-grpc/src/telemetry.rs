@@ -129,6 +129,13 @@ pub enum Event {
         /// Why, decided at compile time.
         why: &'static str,
     },
+    /// A witness of the audit log does not cosign, or does again.
+    Witness {
+        /// Its name, as configured.
+        witness: String,
+        /// Why, decided at compile time.
+        why: &'static str,
+    },
     /// A thread panicked. The payload is never shown: it could quote what the thread held.
     Panic {
         /// Source file.
@@ -185,6 +192,9 @@ impl Event {
             }
             Self::NoIssuerKeys { issuer, why } => {
                 ("warn", "no_issuer_keys", vec![("issuer", issuer.as_str().into()), ("why", (*why).into())])
+            }
+            Self::Witness { witness, why } => {
+                ("warn", "witness", vec![("witness", witness.as_str().into()), ("why", (*why).into())])
             }
             Self::Panic { file, line } => {
                 ("error", "panic", vec![("file", file.as_str().into()), ("line", (*line).into())])

@@ -228,7 +228,11 @@ impl CryptoService for Backwards {
         let timeout = request.metadata().contains_key("grpc-timeout");
         let message = request.into_inner();
         gate(&message.dataset, timeout).await?;
-        Ok(Response::new(EncryptResponse { envelope: backwards(&message.plaintext).into(), key_version: 1 }))
+        Ok(Response::new(EncryptResponse {
+            envelope: backwards(&message.plaintext).into(),
+            key_version: 1,
+            audit_receipt: None,
+        }))
     }
 
     async fn decrypt(&self, request: Request<DecryptRequest>) -> Result<Response<DecryptResponse>, Status> {
@@ -237,11 +241,15 @@ impl CryptoService for Backwards {
         let mut plaintext = message.subject.unwrap_or_default().into_bytes();
         message.context.iter().for_each(|(k, v)| plaintext.extend(format!("{k}={v};").bytes()));
         plaintext.extend(backwards(&message.envelope));
-        Ok(Response::new(DecryptResponse { plaintext: plaintext.into(), key_version: 1 }))
+        Ok(Response::new(DecryptResponse { plaintext: plaintext.into(), key_version: 1, audit_receipt: None }))
     }
 
     async fn rewrap(&self, request: Request<RewrapRequest>) -> Result<Response<RewrapResponse>, Status> {
-        Ok(Response::new(RewrapResponse { envelope: request.into_inner().envelope, key_version: 2 }))
+        Ok(Response::new(RewrapResponse {
+            envelope: request.into_inner().envelope,
+            key_version: 2,
+            audit_receipt: None,
+        }))
     }
 
     async fn batch_encrypt(
@@ -257,12 +265,12 @@ impl CryptoService for Backwards {
                 // As much as a real envelope adds.
                 envelope.resize(envelope.len() + if item.dataset == "grow" { 94 } else { 0 }, 0);
                 let envelope = envelope.into();
-                batch_encrypt_result::Outcome::Sealed(EncryptResponse { envelope, key_version: 1 })
+                batch_encrypt_result::Outcome::Sealed(EncryptResponse { envelope, key_version: 1, audit_receipt: None })
             };
             BatchEncryptResult { outcome: Some(outcome) }
         };
         let results = request.into_inner().items.into_iter().map(one).collect();
-        Ok(Response::new(BatchEncryptResponse { results }))
+        Ok(Response::new(BatchEncryptResponse { results, audit_receipts: Vec::new() }))
     }
 
     async fn batch_decrypt(
@@ -270,14 +278,15 @@ impl CryptoService for Backwards {
         request: Request<BatchDecryptRequest>,
     ) -> Result<Response<BatchDecryptResponse>, Status> {
         let one = |item: BatchDecryptItem| {
-            let opened = DecryptResponse { plaintext: backwards(&item.envelope).into(), key_version: 1 };
+            let opened =
+                DecryptResponse { plaintext: backwards(&item.envelope).into(), key_version: 1, audit_receipt: None };
             BatchDecryptResult { outcome: Some(batch_decrypt_result::Outcome::Opened(opened)) }
         };
         // Loses the last result when there is an empty envelope, which the client must notice.
         let items = request.into_inner().items;
         let lossy = usize::from(items.iter().any(|i| i.envelope.is_empty()));
         let results = items.into_iter().skip(lossy).map(one).collect();
-        Ok(Response::new(BatchDecryptResponse { results }))
+        Ok(Response::new(BatchDecryptResponse { results, audit_receipts: Vec::new() }))
     }
 
     type EncryptStreamStream = tokio_stream::Iter<std::vec::IntoIter<Result<EncryptStreamResponse, Status>>>;

@@ -12,6 +12,7 @@ use super::anchor::{Anchor, PolicyMark};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
 use super::frame::{self, UNREADABLE, header};
+use super::group::Growing;
 use super::merkle::empty_root;
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
@@ -306,9 +307,11 @@ impl Log {
             file: entries,
             end: state.entries_end,
             chain: state.chain,
+            growing: Growing::after(&state.edge),
             edge: state.edge,
             tenants: state.tenants,
             frame: frame::Builder::default(),
+            signer: Arc::clone(&signer),
         };
         let mut group: Vec<Pending> = recovery
             .cut
@@ -347,6 +350,12 @@ impl Log {
     /// Whether the log takes entries, and if not, why.
     pub fn health(&self) -> Health {
         self.shared.health()
+    }
+
+    /// Refuses entries from here on, for a reason of the source, or with `None` takes them again. Unlike after a failure
+    /// nothing has to be opened again. Outcomes of what was begun before are written when it takes entries again.
+    pub fn hold(&self, why: Option<&'static str>) {
+        self.shared.hold(why);
     }
 
     /// The tree over all durable entries, signed or not yet.

@@ -345,6 +345,26 @@ fn a_hanging_disk_refuses_and_recovers() {
 }
 
 #[test]
+fn a_held_log_refuses_until_it_is_let_go_and_still_closes() {
+    let place = Place::new();
+    let (log, _) = place.open();
+    let refused = || block_on(log.refused(&refusal("acme", 1), Pseudonyms::default()));
+    refused().unwrap();
+    log.hold(Some("a witness is behind"));
+    assert_eq!(log.health(), Health::Held("a witness is behind"));
+    let size = log.head().size;
+    assert!(matches!(refused(), Err(Error::Unavailable { why: "a witness is behind", .. })));
+    log.hold(None);
+    assert_eq!(log.health(), Health::Good);
+    refused().unwrap();
+    assert_eq!(log.head().size, size + 1);
+    log.hold(Some("a witness is behind"));
+    log.close().unwrap();
+    let (_, recovery) = place.open();
+    assert_eq!(recovery.signed, size + 2, "the end was recorded and signed");
+}
+
+#[test]
 fn the_queue_is_bounded() {
     let place = Place::new();
     let (log, _) = place.open();

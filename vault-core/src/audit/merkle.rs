@@ -56,15 +56,33 @@ impl Edge {
 
     /// Appends one leaf, given as its hash.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_with(leaf, |_, _| ());
+    }
+
+    /// The same; tells each node that is complete with it, the leaf included: its level, and its hash.
+    pub(super) fn push_with(&mut self, leaf: Hash, mut made: impl FnMut(usize, Hash)) {
         let mut node = leaf;
+        made(0, node);
         // Each trailing one bit of the size is a perfect subtree of the same height as `node`.
-        for _ in 0..self.size.trailing_ones() {
+        for (level, _) in (0..self.size.trailing_ones()).enumerate() {
             if let Some(left) = self.roots.pop() {
                 node = node_hash(&left, &node);
+                made(level + 1, node);
             }
         }
         self.roots.push(node);
         self.size += 1;
+    }
+
+    /// The root of the perfect subtree `index` of a level, if it is one of the edge's.
+    pub(super) fn perfect(&self, level: u32, index: u64) -> Option<Hash> {
+        let place = self.size.checked_shr(level)?;
+        if place & 1 == 0 || index + 1 != place {
+            return None;
+        }
+        let smaller = (self.size & ((1 << level) - 1)).count_ones();
+        let from_left = self.roots.len().checked_sub(1 + usize::try_from(smaller).ok()?)?;
+        self.roots.get(from_left).copied()
     }
 
     /// The root over all leaves.
@@ -85,7 +103,7 @@ pub trait Subtrees {
 
 /// MTH(D[from..to]) for a range that is a node of some tree: `from` is a multiple of the range's size, rounded up to a
 /// power of two.
-fn range_root(tree: &dyn Subtrees, from: u64, to: u64) -> Result<Hash, Error> {
+pub(super) fn range_root(tree: &dyn Subtrees, from: u64, to: u64) -> Result<Hash, Error> {
     let n = to - from;
     if n.is_power_of_two() {
         let level = n.trailing_zeros();
@@ -96,7 +114,7 @@ fn range_root(tree: &dyn Subtrees, from: u64, to: u64) -> Result<Hash, Error> {
 }
 
 /// The largest power of two smaller than `n`, for n ≥ 2.
-const fn split(n: u64) -> u64 {
+pub(super) const fn split(n: u64) -> u64 {
     1 << (63 - (n - 1).leading_zeros())
 }
 

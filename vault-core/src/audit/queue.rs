@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_channel::oneshot;
 
 use super::entry::{Body, Draft, Status};
+use super::group::Group;
 use super::merkle::Hash;
 use crate::error::{Dependency, Error};
 use crate::id::{RequestId, TenantId};
@@ -31,6 +32,8 @@ pub enum Health {
     TilesBehind(&'static str),
     /// The disk has not answered for longer than [`super::Options::stall`]: entries are refused until it does.
     Stalled,
+    /// It takes no entry until what holds it lets go ([`super::Log::hold`]).
+    Held(&'static str),
     /// It takes no entry until it is opened again.
     Failed(&'static str),
 }
@@ -60,6 +63,7 @@ struct Queue {
     /// Since when the writer has been busy with the group before.
     group_since: Option<Instant>,
     tiles: Option<&'static str>,
+    held: Option<&'static str>,
 }
 
 /// What the threads share.
@@ -74,7 +78,7 @@ const STALLED: Error = Error::unavailable(Dependency::Audit, "the log's disk doe
 
 impl Shared {
     pub(super) const fn new(capacity: usize, stall: Duration) -> Self {
-        let queue = Queue { waiting: Vec::new(), bytes: 0, run: Run::Open, group_since: None, tiles: None };
+        let queue = Queue { waiting: Vec::new(), bytes: 0, run: Run::Open, group_since: None, tiles: None, held: None };
         Self { queue: Mutex::new(queue), wake: Condvar::new(), capacity, stall }
     }
 
@@ -94,6 +98,10 @@ impl Shared {
         }
         if queue.group_since.is_some_and(|since| since.elapsed() > self.stall) {
             return Err(STALLED);
+        }
+        // The end of the log, which nobody waits for, is written all the same.
+        if let Some(why) = queue.held.filter(|_| !pending.iter().all(|p| matches!(p.reply, Reply::Nobody))) {
+            return Err(Error::unavailable(Dependency::Audit, why));
         }
         if queue.waiting.len() + pending.len() > self.capacity || queue.bytes + bytes > MAX_BYTES {
             return Err(Error::unavailable(Dependency::Audit, "too many entries wait for the disk; retry later"));
@@ -159,6 +167,10 @@ impl Shared {
         matches!(self.lock().run, Run::Failed(_))
     }
 
+    pub(super) fn hold(&self, why: Option<&'static str>) {
+        self.lock().held = why;
+    }
+
     pub(super) fn tiles_behind(&self, why: &'static str) {
         self.lock().tiles.get_or_insert(why);
     }
@@ -169,6 +181,7 @@ impl Shared {
             Run::Failed(why) => Health::Failed(why),
             Run::Closing => Health::Failed("the log is closed"),
             Run::Open if queue.group_since.is_some_and(|since| since.elapsed() > self.stall) => Health::Stalled,
+            Run::Open if queue.held.is_some() => Health::Held(queue.held.unwrap_or_default()),
             Run::Open => queue.tiles.map_or(Health::Good, Health::TilesBehind),
         }
     }
@@ -187,6 +200,7 @@ impl Shared {
 pub(super) struct Armed {
     pub(super) shared: Arc<Shared>,
     pub(super) receipt: Receipt,
+    pub(super) group: Arc<Group>,
     pub(super) request: Option<RequestId>,
     pub(super) tenant: Option<TenantId>,
     pub(super) settled: std::sync::atomic::AtomicBool,

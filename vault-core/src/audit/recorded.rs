@@ -1,9 +1,12 @@
 //! [`Recorded`]: the proof that an intent is durable, and the ways to it.
 
+use std::sync::Arc;
+
 use futures_channel::oneshot;
 
 use super::decided::Decided;
 use super::entry::{Body, Draft, KeyRef, Status};
+use super::group::Audited;
 use super::log::Log;
 use super::pseudonym::Pseudonyms;
 use super::queue::{Armed, Pending, Receipt, Reply};
@@ -62,6 +65,11 @@ impl<A: Action> Recorded<Permit<A>> {
         }
         self.what = permit;
         Ok(())
+    }
+
+    /// The intent's entry, and what its receipt can be made of.
+    pub fn audited(&self) -> Audited {
+        Audited::new(self.armed.receipt, Arc::clone(&self.armed.group))
     }
 
     /// The action went well, all of it: the intent stands for it and no outcome is written.

@@ -94,6 +94,10 @@ impl LogVerifier {
         &self.origin
     }
 
+    pub(super) const fn public(&self) -> &[u8; 32] {
+        &self.public
+    }
+
     /// SHA-256(name ‖ 0A ‖ 01 ‖ public key), the first four bytes.
     pub(super) fn key_id(&self) -> [u8; 4] {
         let [a, b, c, d, ..] = sha256(&[self.origin.as_bytes(), &[b'\n', ED25519_TYPE], &self.public]);

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::checkpoint::Checkpoint;
 use super::merkle::{Edge, Hash};
 use super::queue::Receipt;
+use super::receipt::AuditReceipt;
 use super::replay::{self, Finding, Watch, replay};
 use super::signer::LogVerifier;
 use super::tiles::{self, Tile};
@@ -18,8 +19,20 @@ pub struct VerifyOptions {
     /// Checkpoints of this log that were kept elsewhere (by a witness, a customer, an earlier run): the log must extend
     /// each of them. [`Checkpoint::verify`] reads one.
     pub outside: Vec<Checkpoint>,
-    /// Receipts that callers kept.
+    /// Entries that callers kept the hashes of.
     pub receipts: Vec<Receipt>,
+}
+
+impl VerifyOptions {
+    /// Checks a receipt that a caller kept, and demands that the log holds all it names and extends its group's head.
+    ///
+    /// # Errors
+    /// As [`AuditReceipt::verify`]; then nothing is added.
+    pub fn keep(&mut self, receipt: &AuditReceipt, verifier: &LogVerifier) -> Result<(), Error> {
+        self.outside.push(receipt.verify(verifier)?);
+        self.receipts.extend(&receipt.entries);
+        Ok(())
+    }
 }
 
 /// What was found.

@@ -7,10 +7,12 @@ use std::sync::atomic::AtomicBool;
 use super::checkpoint::Checkpoint;
 use super::entry::first_previous;
 use super::frame::{Builder, MAX_BODY};
+use super::group::{Group, Growing};
 use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
 use super::queue::{Armed, Pending, Receipt, Reply, Shared};
 use super::replay::Tenants;
+use super::signer::LogSigner;
 use crate::failpoint::{Moment, Step, reach};
 use crate::fs::File;
 use crate::time::Clock;
@@ -30,6 +32,9 @@ pub(super) struct Writer {
     pub(super) edge: Edge,
     pub(super) tenants: Tenants,
     pub(super) frame: Builder,
+    /// The nodes of the tree that the frame's entries make.
+    pub(super) growing: Growing,
+    pub(super) signer: Arc<LogSigner>,
 }
 
 /// Fails the log if the thread ends otherwise than by [`Writer::run`] returning.
@@ -108,7 +113,7 @@ impl Writer {
                 self.tenants.insert(tenant.clone(), (sequence, leaf));
             }
         }
-        self.edge.push(leaf);
+        self.growing.push(&mut self.edge, leaf);
         Ok(leaf)
     }
 
@@ -133,22 +138,24 @@ impl Writer {
         self.end += bytes.len() as u64;
         self.chain = chain;
         self.frame.clear();
-        self.heads.grow(Checkpoint { size: self.edge.size(), root: self.edge.root() });
+        let head = Checkpoint { size: self.edge.size(), root: self.edge.root() };
+        self.heads.grow(head);
+        let group = Arc::new(self.growing.finish(&self.edge, head, Arc::clone(&self.signer)));
         for (pending, receipt) in written.drain(..) {
-            self.answer(pending, receipt);
+            self.answer(pending, receipt, &group);
         }
         Ok(())
     }
 
-    fn answer(&self, pending: Pending, receipt: Receipt) {
+    fn answer(&self, pending: Pending, receipt: Receipt, group: &Arc<Group>) {
         // Whoever does not wait any more gets no answer; an intent that comes back is dropped, and says so itself.
         match pending.reply {
             Reply::Nobody => {}
             Reply::Receipt(sender) => drop(sender.send(receipt)),
             Reply::Intent(sender) => {
                 let (request, tenant) = pending.draft.names();
-                let shared = Arc::clone(&self.shared);
-                drop(sender.send(Armed { shared, receipt, request, tenant, settled: AtomicBool::new(false) }));
+                let (shared, group) = (Arc::clone(&self.shared), Arc::clone(group));
+                drop(sender.send(Armed { shared, receipt, group, request, tenant, settled: AtomicBool::new(false) }));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Vault;
-use crate::audit::KeyRef;
+use crate::audit::{Audited, KeyRef};
 use crate::envelope::{Context, DataKey, Header, Suite};
 use crate::error::Error;
 use crate::failpoint::{Step, around};
@@ -81,6 +81,8 @@ pub struct Sealed {
     pub key_id: KeyId,
     /// Its version.
     pub key_version: KeyVersion,
+    /// The entry of the intent, from which an [audit receipt](crate::audit::AuditReceipt) is made.
+    pub audited: Audited,
 }
 
 /// A plaintext, and what had sealed it.
@@ -91,6 +93,8 @@ pub struct Opened {
     pub key_id: KeyId,
     /// Its version.
     pub key_version: KeyVersion,
+    /// The entry of the intent, from which an [audit receipt](crate::audit::AuditReceipt) is made.
+    pub audited: Audited,
 }
 
 impl Vault {
@@ -153,8 +157,9 @@ impl Vault {
             Ok(plan) => self.keys.seal_with(&recorded, plan, |key| key.seal(request.context, request.plaintext)).await,
             Err(error) => Err(error),
         };
+        let audited = recorded.audited();
         let (envelope, key) = self.settle(recorded, sealed).await?;
-        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version })
+        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version, audited })
     }
 
     /// Decrypts one envelope.
@@ -178,8 +183,9 @@ impl Vault {
             }
             Err(error) => Err(error),
         };
+        let audited = recorded.audited();
         let (plaintext, key) = self.settle(recorded, opened).await?;
-        Ok(Opened { plaintext, key_id: key.key_id, key_version: key.version })
+        Ok(Opened { plaintext, key_id: key.key_id, key_version: key.version, audited })
     }
 
     /// Brings an envelope under the active key version without releasing its plaintext.
@@ -204,8 +210,9 @@ impl Vault {
             around(Step::RewrapSeal, self.keys.seal_with(&recorded, to, seal)).await
         }
         .await;
+        let audited = recorded.audited();
         let (envelope, key) = self.settle(recorded, rewrapped).await?;
-        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version })
+        Ok(Sealed { envelope, key_id: key.key_id, key_version: key.version, audited })
     }
 
     pub(super) async fn plan_opening<A: DataAction>(

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vault_core::Error;
-use vault_core::audit::{LogVerifier, VerifyOptions, verify};
-use vault_core::fs::{Fs, OsFs};
+use vault_core::audit::LogVerifier;
 use vault_core::keys::ReceiptText;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError};
@@ -70,37 +69,12 @@ fn check_config(config: &Path) -> ExitCode {
     }
 }
 
-pub(super) fn audit_verify(dir: &Path, key: &Path) -> ExitCode {
-    let failed = |error| {
-        log(&Event::Failed { what: "verify the audit log", error });
-        ExitCode::FAILURE
-    };
-    let Ok(text) = fs::read_to_string(key) else {
-        return failed(Error::invalid("--key", "the file cannot be read"));
-    };
-    let verifier = match LogVerifier::parse(&text) {
-        Ok(verifier) => verifier,
-        Err(error) => return failed(error),
-    };
-    let fs: &dyn Fs = &OsFs;
-    if !fs.exists(dir) {
-        return failed(Error::invalid("--dir", "there is no such directory"));
-    }
-    match verify(fs, dir, &verifier, &VerifyOptions::default()) {
-        Ok(report) => {
-            print::line(&report);
-            if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-        }
-        Err(error) => failed(error),
-    }
-}
-
 /// Longest receipt and verifier key, in bytes.
 const MAX_RECEIPT: u64 = 64 * 1024;
 
 pub(super) fn receipt_verify(file: &Path, key: &str) -> ExitCode {
     let checked = verifier_of(key).and_then(|verifier| {
-        let note = text_of("FILE", file)?;
+        let note = text_of("FILE", file, MAX_RECEIPT)?;
         let receipt = ReceiptText::verify(&note, &verifier)?;
         Ok((receipt, verifier.origin().to_owned()))
     });
@@ -121,15 +95,16 @@ pub(super) fn receipt_verify(file: &Path, key: &str) -> ExitCode {
 pub(super) fn verifier_of(key: &str) -> Result<LogVerifier, Error> {
     match LogVerifier::parse(key) {
         Ok(verifier) => Ok(verifier),
-        Err(_) => LogVerifier::parse(&text_of("--key", Path::new(key))?),
+        Err(_) => LogVerifier::parse(&text_of("--key", Path::new(key), MAX_RECEIPT)?),
     }
 }
 
-fn text_of(field: &'static str, file: &Path) -> Result<String, Error> {
+/// A file's text, if it is not longer than it may be.
+pub(super) fn text_of(field: &'static str, file: &Path, most: u64) -> Result<String, Error> {
     let unreadable = |_| Error::invalid(field, "the file cannot be read as text");
     let mut text = String::new();
-    fs::File::open(file).and_then(|file| file.take(MAX_RECEIPT + 1).read_to_string(&mut text)).map_err(unreadable)?;
-    if text.len() as u64 > MAX_RECEIPT {
+    fs::File::open(file).and_then(|file| file.take(most + 1).read_to_string(&mut text)).map_err(unreadable)?;
+    if text.len() as u64 > most {
         return Err(Error::invalid(field, "the file is too long"));
     }
     Ok(text)

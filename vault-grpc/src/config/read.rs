@@ -17,6 +17,7 @@ use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
 use super::store::RawStore;
+use super::witness;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
 
 pub(super) type Text = Spanned<String>;
@@ -71,6 +72,8 @@ struct RawListener {
 struct RawAudit {
     dir: Text,
     key: Text,
+    #[serde(default)]
+    witness: Vec<Spanned<witness::RawWitness>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -166,6 +169,7 @@ impl Reader<'_> {
             store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
+            witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
             roots,
             #[cfg(feature = "aws")]
             aws,

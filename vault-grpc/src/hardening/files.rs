@@ -196,6 +196,8 @@ fn named(config: &Config) -> Vec<&NamedFile> {
             IssuerKeys::Url(url) => files.extend(&url.roots),
         }
     }
+    files.extend(config.witnesses.iter().filter_map(|witness| witness.url.roots.as_ref()));
+    files.extend(config.release.as_ref().map(|release| &release.signature));
     if let Store::Postgres(postgres) = &config.store {
         files.extend(&postgres.password);
         if let PostgresAddress::Tcp { ca, client, .. } = &postgres.address {

@@ -14,7 +14,7 @@ use vault_proto::v1::crypto_service_server::CryptoService;
 use vault_proto::v1::{self, batch_decrypt_result, batch_encrypt_result};
 
 use super::streams::{self, Answers, Bounds};
-use super::workload_of;
+use super::{receipt, workload_of};
 use crate::config::Limits;
 use crate::end_users::EndUsers;
 use crate::{convert, status};
@@ -124,12 +124,16 @@ const fn asked_for(target: &Target) -> AskedFor<'_> {
     }
 }
 
+/// Without its receipt, as the results of a batch are.
 fn sealed(sealed: Sealed) -> v1::EncryptResponse {
-    v1::EncryptResponse { envelope: sealed.envelope.into(), key_version: sealed.key_version.0 }
+    let (envelope, key_version) = (sealed.envelope.into(), sealed.key_version.0);
+    v1::EncryptResponse { envelope, key_version, audit_receipt: None }
 }
 
+/// Without its receipt, as the results of a batch are.
 fn opened(opened: Opened) -> v1::DecryptResponse {
-    v1::DecryptResponse { plaintext: convert::plaintext(opened.plaintext), key_version: opened.key_version.0 }
+    let (plaintext, key_version) = (convert::plaintext(opened.plaintext), opened.key_version.0);
+    v1::DecryptResponse { plaintext, key_version, audit_receipt: None }
 }
 
 /// Refuses what no envelope can be long before it costs anything; to the caller it does not open like any other.
@@ -167,19 +171,31 @@ impl CryptoService for Crypto {
     async fn encrypt(&self, request: Request<v1::EncryptRequest>) -> Result<Response<v1::EncryptResponse>, Status> {
         let who = workload_of(&request)?;
         let done = self.encrypt_one(&who, request.get_ref()).await;
-        done.map(|done| Response::new(sealed(done))).map_err(|error| status::status(&error))
+        let answer = done.and_then(|done| {
+            let audit_receipt = receipt::of(&done.audited)?;
+            Ok(v1::EncryptResponse { audit_receipt, ..sealed(done) })
+        });
+        answer.map(Response::new).map_err(|error| status::status(&error))
     }
 
     async fn decrypt(&self, request: Request<v1::DecryptRequest>) -> Result<Response<v1::DecryptResponse>, Status> {
         let who = workload_of(&request)?;
         let done = self.decrypt_one(&who, request.get_ref()).await;
-        done.map(|done| Response::new(opened(done))).map_err(|error| status::status(&error))
+        let answer = done.and_then(|done| {
+            let audit_receipt = receipt::of(&done.audited)?;
+            Ok(v1::DecryptResponse { audit_receipt, ..opened(done) })
+        });
+        answer.map(Response::new).map_err(|error| status::status(&error))
     }
 
     async fn rewrap(&self, request: Request<v1::RewrapRequest>) -> Result<Response<v1::RewrapResponse>, Status> {
         let who = workload_of(&request)?;
-        let done = self.rewrap_one(&who, request.get_ref()).await.map_err(|error| status::status(&error))?;
-        Ok(Response::new(v1::RewrapResponse { envelope: done.envelope.into(), key_version: done.key_version.0 }))
+        let answer = self.rewrap_one(&who, request.get_ref()).await.and_then(|done| {
+            let audit_receipt = receipt::of(&done.audited)?;
+            let (envelope, key_version) = (done.envelope.into(), done.key_version.0);
+            Ok(v1::RewrapResponse { envelope, key_version, audit_receipt })
+        });
+        answer.map(Response::new).map_err(|error| status::status(&error))
     }
 
     async fn batch_encrypt(
@@ -208,7 +224,11 @@ impl CryptoService for Crypto {
                 Err(error) => batch_encrypt_result::Outcome::Error(status::item_error(&error)),
             }),
         };
-        Ok(Response::new(v1::BatchEncryptResponse { results: results.into_iter().map(answer).collect() }))
+        let audit_receipts =
+            receipt::of_batch(results.iter().map(|result| result.as_ref().ok().map(|done| &done.audited)));
+        let audit_receipts = audit_receipts.map_err(|error| status::status(&error))?;
+        let results = results.into_iter().map(answer).collect();
+        Ok(Response::new(v1::BatchEncryptResponse { results, audit_receipts }))
     }
 
     async fn batch_decrypt(
@@ -238,7 +258,11 @@ impl CryptoService for Crypto {
                 Err(error) => batch_decrypt_result::Outcome::Error(status::item_error(&error)),
             }),
         };
-        Ok(Response::new(v1::BatchDecryptResponse { results: results.into_iter().map(answer).collect() }))
+        let audit_receipts =
+            receipt::of_batch(results.iter().map(|result| result.as_ref().ok().map(|done| &done.audited)));
+        let audit_receipts = audit_receipts.map_err(|error| status::status(&error))?;
+        let results = results.into_iter().map(answer).collect();
+        Ok(Response::new(v1::BatchDecryptResponse { results, audit_receipts }))
     }
 
     type EncryptStreamStream = Answers<v1::EncryptStreamResponse>;

@@ -5,6 +5,7 @@ pub mod consents;
 pub mod crypto;
 pub mod grants;
 pub mod policies;
+mod receipt;
 pub(crate) mod streams;
 pub mod tenants;
 pub(crate) mod undecodable;
@@ -29,11 +30,14 @@ use crate::end_users::EndUsers;
 use crate::plane::{Caller, Principal};
 use crate::status;
 
+/// How much larger than the largest request a data answer may be: by the envelopes and the audit receipts of a batch.
+const ANSWER_ROOM: usize = 512 << 10;
+
 /// What the data plane answers.
 pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits: &Limits) -> Routes {
     let crypto = CryptoServiceServer::new(crypto::Crypto::new(Arc::clone(vault), Arc::clone(end_users), *limits))
         .max_decoding_message_size(limits.max_message_bytes)
-        .max_encoding_message_size(limits.max_message_bytes);
+        .max_encoding_message_size(limits.max_message_bytes.saturating_add(ANSWER_ROOM));
     let consents = ConsentServiceServer::new(consents::Consents::new(Arc::clone(vault), Arc::clone(end_users)))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);

@@ -420,3 +420,41 @@ jwks_roots = "id.pem"
     let twice = parse(&format!("{GOOD}{ISSUER}{ISSUER}")).unwrap_err();
     assert!(twice.why().contains("configured twice"), "{twice}");
 }
+
+#[test]
+fn witnesses_are_read_and_refused_with_their_line() {
+    // A key of type 04, made up of the name and 32 bytes; its hash is computed as C2SP tlog-cosignature says.
+    let vkey = {
+        let dir = tempfile::tempdir().unwrap();
+        vault_core::secret::set_lock_policy(vault_core::secret::LockPolicy::Allow);
+        let file = dir.path().join("witness.key");
+        let signer = vault_core::audit::WitnessSigner::create(&OsFs, &file, "witness.example/w1").unwrap();
+        signer.verifier().vkey()
+    };
+    let with = |more: &str| parse(&format!("{GOOD}[[audit.witness]]\nkey = \"{vkey}\"\n{more}"));
+    let config = with("url = \"https://witness.example/prefix/\"\nroots = \"w.pem\"\nmandatory = true\n").unwrap();
+    let witness = &config.witnesses[0];
+    assert_eq!((witness.url.host.as_str(), witness.url.port), ("witness.example", 443));
+    assert_eq!(witness.url.path, "/prefix/add-checkpoint");
+    assert_eq!(witness.mandatory, Some(std::time::Duration::from_secs(60)));
+    assert_eq!(with("url = \"http://127.0.0.1:80\"").unwrap().witnesses[0].mandatory, None);
+    for (bad, field) in [
+        ("url = \"https://witness.example\"", "audit.witness.url"),
+        ("url = \"http://witness.example\"", "audit.witness.url"),
+        ("url = \"http://127.0.0.1\"\nroots = \"w.pem\"", "audit.witness.url"),
+        ("url = \"http://a@127.0.0.1\"", "audit.witness.url"),
+        ("url = \"ftp://127.0.0.1\"", "audit.witness.url"),
+        ("url = \"http://127.0.0.1\"\ndeadline_s = 5", "audit.witness.deadline_s"),
+        ("url = \"http://127.0.0.1\"\nmandatory = true\ndeadline_s = 0", "audit.witness.deadline_s"),
+        ("url = \"http://127.0.0.1\"\ntimeout_ms = 1", "audit.witness.timeout_ms"),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.place().contains(field), "{bad}: {error}");
+    }
+    let twice = format!("url = \"http://127.0.0.1\"\n[[audit.witness]]\nkey = \"{vkey}\"\nurl = \"http://127.0.0.1\"");
+    assert!(with(&twice).unwrap_err().why().contains("same name"));
+    // The key of a log is none of a witness.
+    let log = vkey.replace("witness.example/w1", "other");
+    let error = parse(&format!("{GOOD}[[audit.witness]]\nkey = \"{log}\"\nurl = \"http://127.0.0.1\"")).unwrap_err();
+    assert!(error.place().contains("audit.witness.key"), "{error}");
+}

@@ -4,6 +4,7 @@
 
 mod alerts;
 mod audit_entries;
+mod audit_receipts;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
@@ -33,3 +34,4 @@ mod shredding;
 #[path = "../../../vault-core/tests/common/solver.rs"]
 mod solver;
 mod support;
+mod witnesses;

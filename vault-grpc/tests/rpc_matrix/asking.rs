@@ -58,6 +58,8 @@ pub(crate) struct Ask {
     pub(crate) tenant: String,
     pub(crate) dataset: String,
     pub(crate) envelope: Vec<u8>,
+    /// The same as a stream.
+    pub(crate) stream: Vec<u8>,
     pub(crate) token: Option<String>,
     /// For a grant.
     pub(crate) workload: String,
@@ -110,10 +112,15 @@ impl Asker {
 
     /// A message with every field that we know a value for, by its name; of several that exclude each other, the first.
     fn fill(&self, descriptor: &MessageDescriptor, ask: &Ask) -> DynamicMessage {
+        self.fill_with(descriptor, ask, 0)
+    }
+
+    /// The same with another one of those that exclude each other.
+    fn fill_with(&self, descriptor: &MessageDescriptor, ask: &Ask, one: usize) -> DynamicMessage {
         let mut message = DynamicMessage::new(descriptor.clone());
         for field in descriptor.fields() {
             let excluded = field.containing_oneof().is_some_and(|oneof| {
-                !oneof.is_synthetic() && oneof.fields().next().is_some_and(|first| first != field)
+                !oneof.is_synthetic() && oneof.fields().nth(one).is_some_and(|chosen| chosen != field)
             });
             let optional = field.supports_presence() && !matches!(field.kind(), Kind::Message(_));
             let strings = |texts: &[&str]| Value::List(texts.iter().map(|t| Value::String((*t).to_owned())).collect());
@@ -129,6 +136,10 @@ impl Asker {
                 ("reason", Kind::String) => Value::String("matrix".to_owned()),
                 ("workload", Kind::String) => Value::String(ask.workload.clone()),
                 ("plaintext", Kind::Bytes) => Value::Bytes(Bytes::from_static(MARK)),
+                ("envelope", Kind::Bytes) if descriptor.name().starts_with("DecryptStream") => {
+                    Value::Bytes(ask.stream.clone().into())
+                }
+                ("plaintext_size", Kind::Uint64) => Value::U64(MARK.len().try_into().unwrap()),
                 ("envelope", Kind::Bytes) => Value::Bytes(ask.envelope.clone().into()),
                 ("end_user_token", Kind::Bytes) => match &ask.token {
                     Some(token) => Value::Bytes(token.clone().into()),
@@ -157,10 +168,17 @@ impl Asker {
 
     /// Asks, whether the RPC streams or not, and reads everything that is answered.
     pub(crate) async fn ask(&self, channel: &Channel, rpc: &Rpc, ask: &Ask) -> Answer {
-        let request = Bytes::from(self.fill(&self.message(rpc.request), ask).encode_to_vec());
+        let message = self.message(rpc.request);
+        // A stream is one message of each kind, in the order of their declaration.
+        let service = self.0.get_service_by_name(rpc.service).unwrap();
+        let streams = service.methods().any(|method| method.name() == rpc.method && method.is_client_streaming());
+        let kinds = message.oneofs().find(|oneof| streams && !oneof.is_synthetic());
+        let kinds = kinds.map_or(1, |oneof| oneof.fields().count());
+        let requests = (0..kinds).map(|one| Bytes::from(self.fill_with(&message, ask, one).encode_to_vec()));
+        let requests: Vec<_> = requests.collect();
         let mut grpc = Grpc::new(channel.clone());
         grpc.ready().await.unwrap();
-        let sent = Request::new(tokio_stream::iter([request]));
+        let sent = Request::new(tokio_stream::iter(requests));
         let mut answers = match grpc.streaming(sent, PathAndQuery::from_static(rpc.path), Raw).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Answer::of(shown(&status)),

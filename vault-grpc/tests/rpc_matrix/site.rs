@@ -111,7 +111,8 @@ pub(crate) struct Site {
     provider: KeyPair,
     stranger: KeyPair,
     /// By tenant and dataset.
-    envelopes: Vec<(String, String, Vec<u8>)>,
+    /// Tenant, dataset, a record and a stream.
+    envelopes: Vec<(String, String, [Vec<u8>; 2])>,
 }
 
 fn b64(bytes: impl AsRef<[u8]>) -> String {
@@ -276,8 +277,11 @@ impl Site {
             let endpoint = self.endpoint(Plane::Data, &issued);
             let vault = VaultClient::connect(&endpoint).await.unwrap();
             for dataset in DATASETS.into_iter().filter(|dataset| !dataset.starts_with("no-such")) {
-                let sealed = vault.encrypt(&Target::new(tenant, dataset, "billing"), MARK).await.unwrap();
-                self.envelopes.push((tenant.to_owned(), dataset.to_owned(), sealed.envelope.to_vec()));
+                let target = Target::new(tenant, dataset, "billing");
+                let sealed = vault.encrypt(&target, MARK).await.unwrap();
+                let mut stream = Vec::new();
+                vault.encrypt_stream(&target, MARK, &mut stream).await.unwrap();
+                self.envelopes.push((tenant.to_owned(), dataset.to_owned(), [sealed.envelope.to_vec(), stream]));
             }
             let consents = ConsentClient::connect(&endpoint).await.unwrap();
             let user = EndUserToken::new(&token(&self.provider, tenant, "mfa", 0));
@@ -328,7 +332,8 @@ impl Site {
 
     fn ask(&self, tenant: &str, dataset: &str, end_user: &str) -> Ask {
         let known = |d: &str| self.envelopes.iter().find(|(t, of, _)| t == tenant && of == d);
-        let envelope = known(dataset).or_else(|| known("plain")).or_else(|| self.envelopes.first()).unwrap().2.clone();
+        let found = known(dataset).or_else(|| known("plain")).or_else(|| self.envelopes.first()).unwrap().2.clone();
+        let [envelope, stream] = found;
         let other = if tenant == "globex" { "acme" } else { "globex" };
         let token = match end_user {
             "user" => Some(token(&self.provider, tenant, "otp", 0)),
@@ -339,7 +344,7 @@ impl Site {
             _ => None,
         };
         let (tenant, dataset) = (tenant.to_owned(), dataset.to_owned());
-        Ask { tenant, dataset, envelope, token, workload: workload_id("/m/bare"), end: now() + 3600 }
+        Ask { tenant, dataset, envelope, stream, token, workload: workload_id("/m/bare"), end: now() + 3600 }
     }
 
     /// All rows.

@@ -1,0 +1,106 @@
+//! Reading a log's files without opening it: its entries in order, also while it grows, and one of its checkpoints.
+
+use std::path::Path;
+
+use super::checkpoint::{self, Checkpoint};
+use super::entry::Entry;
+use super::frame::{self, Step, UNREADABLE};
+use super::merkle::Hash;
+use super::note::MAX_NOTE;
+use super::replay::{CHECKPOINTS, ENTRIES, PUBLISHED};
+use super::signer::LogVerifier;
+use crate::error::Error;
+use crate::fs::{Fs, Open};
+
+/// Gives a log's entries in order. Frames and their chain are checked on the way; signatures, the tree and tenants' chains
+/// are what [`super::verify`] checks.
+#[derive(Debug)]
+pub struct EntryReader {
+    frames: frame::Reader,
+}
+
+impl EntryReader {
+    /// Starts at the first entry of the log in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the file cannot be read, [`Error::Corrupt`] if it is not of this log.
+    pub fn open(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier) -> Result<Self, Error> {
+        let file = fs.open(&dir.join(ENTRIES), Open::Read).map_err(|_| UNREADABLE)?;
+        Ok(Self { frames: frame::Reader::new(file, verifier.origin())? })
+    }
+
+    /// Gives the entries of the next commit group: each with its leaf hash. False if there is none (yet): call again to
+    /// follow a log that grows.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] naming the first entry that is not as it was written; what `each` returns.
+    pub fn group(&mut self, each: &mut dyn FnMut(Entry, Hash) -> Result<(), Error>) -> Result<bool, Error> {
+        self.frames.refresh()?;
+        match self.frames.step()? {
+            Step::Frame => {
+                for (bytes, leaf) in self.frames.entries() {
+                    each(Entry::decode(bytes)?, leaf)?;
+                }
+                Ok(true)
+            }
+            // What is not whole yet may be in the middle of being written.
+            Step::End | Step::Torn { .. } => Ok(false),
+            Step::Bad { index, at, why } => {
+                Err(Error::corrupt("audit log", format!("entry {index} (frame at byte {at} of {ENTRIES}): {why}")))
+            }
+        }
+    }
+}
+
+/// The newest checkpoint whose tiles are written, as it was published; `None` before the first.
+///
+/// # Errors
+/// [`Error::Corrupt`] if it is none of this log; [`Error::Unavailable`].
+pub fn published_checkpoint(
+    fs: &dyn Fs,
+    dir: &Path,
+    verifier: &LogVerifier,
+) -> Result<Option<(Checkpoint, String)>, Error> {
+    let path = dir.join(PUBLISHED);
+    if !fs.exists(&path) {
+        return Ok(None);
+    }
+    let bytes = fs.read(&path, MAX_NOTE as u64).map_err(|_| UNREADABLE)?;
+    let note = String::from_utf8(bytes).map_err(|_| Error::corrupt("checkpoint", "not UTF-8"))?;
+    Ok(Some((Checkpoint::verify(&note, verifier)?, note)))
+}
+
+/// The kept checkpoint of a size, or the last one, as the log signed it.
+///
+/// # Errors
+/// [`Error::NotFound`] if none of that size is kept; [`Error::Corrupt`] naming the byte of one before it that does not
+/// hold; [`Error::Unavailable`].
+pub fn kept_checkpoint(
+    fs: &dyn Fs,
+    dir: &Path,
+    verifier: &LogVerifier,
+    size: Option<u64>,
+) -> Result<(Checkpoint, String), Error> {
+    let path = dir.join(CHECKPOINTS);
+    let mut reader = checkpoint::Reader::open(fs, &path)?;
+    let mut found = None;
+    loop {
+        let from = reader.position();
+        match reader.step(verifier)? {
+            checkpoint::Step::Checkpoint(checkpoint) if size.is_none_or(|size| size == checkpoint.size) => {
+                // Without the empty line behind it.
+                found = Some((checkpoint, from, reader.position().saturating_sub(1)));
+            }
+            checkpoint::Step::Checkpoint(_) => {}
+            checkpoint::Step::End | checkpoint::Step::Torn { .. } => break,
+            checkpoint::Step::Bad { at, why } => {
+                return Err(Error::corrupt("audit log", format!("byte {at} of {CHECKPOINTS}: {why}")));
+            }
+        }
+    }
+    let (checkpoint, from, to) = found.ok_or(Error::NotFound("checkpoint of that size"))?;
+    let mut note = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(MAX_NOTE).min(MAX_NOTE)];
+    let file = fs.open(&path, Open::Read).map_err(|_| UNREADABLE)?;
+    file.read_exact_at(from, &mut note).map_err(|_| UNREADABLE)?;
+    String::from_utf8(note).map(|note| (checkpoint, note)).map_err(|_| UNREADABLE)
+}
