@@ -50,14 +50,14 @@ pub(super) fn stream_key(needles: &mut Needles, key: &[u8; 32]) {
     }
 }
 
-/// The keys of a stream: the round keys of its AES key, GCM's H, and the base nonce.
-pub(super) fn stream(needles: &mut Needles, key: &[u8; 32], base_nonce: &[u8]) {
+/// The key of a stream: the round keys of its AES key, and GCM's H. Not the base nonce: no key follows from it, and ring
+/// leaves nonces on the stack.
+pub(super) fn stream(needles: &mut Needles, key: &[u8; 32]) {
     add(needles, "round key of a stream", &round_keys(key));
     let h = aes(key, [0; 16]);
     add(needles, "H of a stream", &h);
     add(needles, "H of a stream", &reversed(&h));
     add(needles, "H of a stream doubled", &doubled(h).to_ne_bytes());
-    add(needles, "base nonce of a stream", base_nonce);
 }
 
 /// A key of KC-XAES: its round keys, L and K1.

@@ -56,7 +56,7 @@ pub struct Paths {
 
 impl Paths {
     /// What a configuration needs; `read` is what may be read besides. Directories of store and log that are not there
-    /// are not made: [`make_directories`] does that before.
+    /// are not made: `make_directories` does that before.
     ///
     /// # Errors
     /// [`ConfigError`] naming the program that is not there.
@@ -139,6 +139,8 @@ impl Paths {
         self.execute.extend(loader(&path));
         self.read.push(path.clone());
         self.execute.push(path);
+        // What a process is given for an input or an output that nobody wants.
+        self.write.push("/dev/null".into());
         Ok(())
     }
 }

@@ -313,9 +313,28 @@ fn serve(config: &Path) -> Serving {
     Serving { child, data: data.unwrap(), control: control.unwrap() }
 }
 
+/// What the restricted gateway has to let its children do beyond reading the solver's script: run these, read there,
+/// write there.
+fn allow(made: &Made, programs: &[&str], read: &[&str], write: &str) {
+    let found = |name: &&str| std::env::split_paths("/usr/bin:/bin").map(|dir| dir.join(name)).find(|at| at.exists());
+    let programs: Vec<_> = programs.iter().map(|name| found(name).unwrap_or_else(|| name.into())).collect();
+    let text = fs::read_to_string(&made.config).unwrap();
+    let more = format!("\n[hardening]\nexecutables = {programs:?}\nread = {read:?}\nwrite = [{write}]\n");
+    fs::write(&made.config, text + &more).unwrap();
+}
+
 /// Waits for what a script writes into a fifo.
 async fn told(fifo: PathBuf) -> String {
-    tokio::task::spawn_blocking(move || fs::read_to_string(fifo).unwrap()).await.unwrap()
+    let reading = fifo.clone();
+    let reading = tokio::task::spawn_blocking(move || fs::read_to_string(reading).unwrap());
+    match tokio::time::timeout(Duration::from_secs(60), reading).await {
+        Ok(told) => told.unwrap(),
+        Err(_) => {
+            // Or the thread that opens it would wait for ever, and the test with it.
+            drop(fs::OpenOptions::new().write(true).open(fifo));
+            panic!("the solver told nothing");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -333,18 +352,16 @@ async fn prover_and_solver_get_nothing_of_the_gateway_and_die_with_it() {
         fifo.display(),
     );
     fs::write(&solver, tell).unwrap();
+    // To see what it sees, it needs more than a solver does.
+    let programs = ["env", "cut", "sed", "tr", "grep"];
+    allow(&made, &programs, &["/proc"], &format!("{:?}", made.config.parent().unwrap()));
     let mut serving = serve(&made.config);
-    let part = |name: &str| fs::read_to_string(made.config.with_file_name(format!("certs/{name}"))).unwrap();
-    let endpoint = |at: &str, who: &str| {
-        let server_ca = made.server_ca.pem();
-        Endpoint::new(at, "localhost", server_ca, part(&format!("{who}.pem")), part(&format!("{who}.key")))
-    };
-    let alice = OperatorClient::connect(&endpoint(&serving.control, "operator-alice")).await.unwrap();
-    let billing = VaultClient::connect(&endpoint(&serving.data, "billing")).await.unwrap();
+    let alice = OperatorClient::connect(&endpoint(&made, &serving.control, "operator-alice")).await.unwrap();
+    let billing = VaultClient::connect(&endpoint(&made, &serving.data, "billing")).await.unwrap();
     let mut bundles = Bundles { files: Files(made.config.parent().unwrap().to_owned()), made: 0, last: None };
     let one = bundles.next("");
     let proposing = tokio::spawn(async move { alice.with_limits(patient()).propose_policy(&one, "test").await });
-    let told = tokio::time::timeout(Duration::from_secs(60), told(fifo)).await.unwrap();
+    let told = told(fifo).await;
     let pids: Vec<u32> = told
         .lines()
         .find_map(|line| line.strip_prefix("pids "))
@@ -370,6 +387,41 @@ async fn prover_and_solver_get_nothing_of_the_gateway_and_die_with_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     proposing.await.unwrap().unwrap_err();
+}
+
+fn endpoint(made: &Made, at: &str, who: &str) -> Endpoint {
+    let part = |name: &str| fs::read_to_string(made.config.with_file_name(format!("certs/{name}"))).unwrap();
+    Endpoint::new(at, "localhost", made.server_ca.pem(), part(&format!("{who}.pem")), part(&format!("{who}.key")))
+}
+
+/// With its files, programs and system calls restricted, as it serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restricted_gateway_proves() {
+    let Some(command) = solver("a_restricted_gateway_proves") else { return };
+    // An interpreter reads its library, wherever that is.
+    let ask = "import sys; print(sys.executable); print(sys.prefix); print(sys.base_prefix)";
+    let said = Command::new(&command.program).args(["-c", ask]).output().unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    let [python, prefix, base] = said.lines().collect::<Vec<_>>()[..] else {
+        return println!("SKIPPED a_restricted_gateway_proves: the solver is no interpreter");
+    };
+    let (_dir, made) = made();
+    let text = proving(&made, &fs::read_to_string(&made.config).unwrap(), 60_000);
+    fs::write(&made.config, text).unwrap();
+    let arguments: Vec<_> = command.arguments.iter().map(|argument| argument.to_str().unwrap()).collect();
+    let script = format!("exec '{python}' '{}' \"$@\"\n", arguments.join("' '"));
+    fs::write(made.config.with_file_name("solver.sh"), script).unwrap();
+    let shim = Path::new(arguments[0]).parent().unwrap().to_str().unwrap();
+    allow(&made, &[python], &[prefix, base, shim], "");
+    let serving = serve(&made.config);
+    let alice = OperatorClient::connect(&endpoint(&made, &serving.control, "operator-alice")).await.unwrap();
+    let alice = alice.with_limits(patient());
+    let mut bundles = Bundles { files: Files(made.config.parent().unwrap().to_owned()), made: 0, last: None };
+    assert_eq!(alice.propose_policy(&bundles.next(""), "test").await.unwrap().version, 1);
+    bundles.made = 0;
+    fs::remove_file(made.config.with_file_name("bundle-1.json")).unwrap();
+    let people = permit("people", "Operator", "action in Vault::Action::\"Data\"", "resource has residency");
+    not_proven(&alice.validate_policy(&bundles.next(&people)).await.unwrap_err(), &["only-workloads", "Operator, "]);
 }
 
 #[test]
