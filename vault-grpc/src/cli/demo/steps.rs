@@ -177,6 +177,8 @@ async fn data_calls_at_the_control_plane(scene: &Scene, old: &One<'_>, report: &
                 client.rewrap(&target, envelope()).await.err().map(|e| e.code()),
                 client.batch_encrypt(ACME.0, PURPOSE, items()).await.err().map(|e| e.code()),
                 client.batch_decrypt(ACME.0, PURPOSE, items()).await.err().map(|e| e.code()),
+                client.encrypt_stream(&target, &b"x"[..], &mut Vec::new()).await.err().map(|e| e.code()),
+                client.decrypt_stream(&target, &envelope()[..], &mut Vec::new()).await.err().map(|e| e.code()),
                 consents
                     .grant(&token, Consent { tenant: ACME.0.to_owned(), ..Consent::default() })
                     .await
