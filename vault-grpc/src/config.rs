@@ -6,6 +6,7 @@ mod end_users;
 mod hardening;
 mod lifecycle;
 mod limits;
+mod pinned;
 mod policy;
 mod prove;
 mod read;
@@ -25,10 +26,11 @@ use vault_core::vault::LifecycleSettings;
 pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
 pub use hardening::{Demand, Hardening};
 pub use limits::Limits;
+pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
 pub use store::{Postgres, PostgresAddress, Store};
-pub use witness::{LogWitness, WitnessUrl};
+pub use witness::LogWitness;
 
 /// Longest configuration file, in bytes.
 pub const MAX_CONFIG: u64 = 256 * 1024;

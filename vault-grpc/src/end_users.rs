@@ -205,7 +205,7 @@ impl Fetched {
             }
             self.wanted.notify_one();
         }
-        matches!(timeout(self.fetch.url().timeout, ended.changed()).await, Ok(Ok(())))
+        matches!(timeout(self.fetch.url().at.timeout, ended.changed()).await, Ok(Ok(())))
     }
 }
 

@@ -6,7 +6,7 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · store · plane · telemetry · metrics · hardening · release · refusals
+//! config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
@@ -19,6 +19,7 @@ pub mod hardening;
 pub mod init;
 mod listener;
 mod metrics;
+mod pinned;
 #[cfg(feature = "dev")]
 pub mod pki;
 pub mod plane;

@@ -30,7 +30,8 @@ const MAX_IDS: usize = 64;
 /// How many verdicts are kept at most, for each unit of the plans' weight.
 const VERDICTS_PER_PLAN: usize = 4;
 
-/// Hashed with a seed of this process's own: only workloads of the registry put keys here, and the number of keys is bounded.
+/// Hashed with a seed of this process's own: only workloads of the registry put keys here, and the number of keys is
+/// bounded.
 type Map<V> = papaya::HashMap<Box<[u8]>, Arc<V>, foldhash::quality::RandomState>;
 
 /// Plans and verdicts.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::Uri;
 use serde::Deserialize;
 use toml::Spanned;
 use vault_core::Error;
@@ -10,7 +9,7 @@ use vault_core::id::TenantId;
 use vault_core::principal::{Algorithm, Binding, IssuerSettings, IssuerTenants, Issuers};
 
 use super::read::{Reader, Text};
-use super::{ConfigError, Environment, NamedFile};
+use super::{ConfigError, Environment, NamedFile, PinnedUrl};
 
 /// An issuer of end users' tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,22 +32,14 @@ pub enum IssuerKeys {
 /// How an issuer's keys are fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysUrl {
-    /// Host, as the URL has it; an IPv6 address without its brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// Path and query.
-    pub path: String,
-    /// The roots that may vouch for the host; `None` for plain HTTP to this machine, in a development build.
-    pub roots: Option<NamedFile>,
+    /// Where, and how long a fetch may take, and a call may wait for one.
+    pub at: PinnedUrl,
     /// From one fetch to the next.
     pub refresh: Duration,
     /// After a fetch, how long a token with an unknown key causes none.
     pub cooldown: Duration,
     /// How long keys are used without a fetch that succeeded.
     pub stale: Duration,
-    /// How long a fetch may take, and a call may wait for one.
-    pub timeout: Duration,
 }
 
 #[derive(Default, Deserialize)]
@@ -207,39 +198,15 @@ fn keys(
             return Err(reader.refuse(otherwise, "end_users.issuer", why));
         }
     };
-    let refuse = |why: &str| reader.refuse(url.span().start, "end_users.issuer.jwks_url", why);
-    let text = url.get_ref();
-    let parsed: Uri = text.parse().map_err(|_| refuse("must be a URL such as https://id.example/jwks"))?;
-    let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| refuse("must name a host"))?;
-    if text.contains(['@', '#']) {
-        return Err(refuse("must have no user and no fragment"));
-    }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let roots = raw.jwks_roots.as_ref().map(|file| reader.file(file, "end_users.issuer.jwks_roots")).transpose()?;
-    let port = match (parsed.scheme_str(), &roots) {
-        (Some("https"), Some(_)) => 443,
-        (Some("https"), None) => return Err(refuse("needs jwks_roots, the certificates that may vouch for the host")),
-        (Some("http"), None) => {
-            let loopback = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-            if !(cfg!(feature = "dev") && environment == Environment::Dev && loopback) {
-                return Err(refuse("must begin with https://"));
-            }
-            80
-        }
-        (Some("http"), Some(_)) => return Err(refuse("must begin with https:// where jwks_roots is given")),
-        _ => return Err(refuse("must begin with https://")),
-    };
     let key = |name: &str| format!("end_users.issuer.{name}");
     let refresh = reader.within(&raw.refresh_s, &key("refresh_s"), 300, 10, 86_400)?;
     let stale = reader.within(&raw.stale_s, &key("stale_s"), 3600.max(refresh), refresh, 604_800)?;
+    let timeout = Duration::from_millis(reader.within(&raw.timeout_ms, &key("timeout_ms"), 2000, 100, 10_000)?);
+    let roots = (raw.jwks_roots.as_ref(), "end_users.issuer.jwks_roots");
     Ok(IssuerKeys::Url(KeysUrl {
-        host,
-        port: parsed.port_u16().unwrap_or(port),
-        path: parsed.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        roots,
+        at: reader.pinned((url, "end_users.issuer.jwks_url"), roots, timeout, environment)?,
         refresh: Duration::from_secs(refresh),
         cooldown: Duration::from_secs(reader.within(&raw.cooldown_s, &key("cooldown_s"), 30, 1, 3600)?),
         stale: Duration::from_secs(stale),
-        timeout: Duration::from_millis(reader.within(&raw.timeout_ms, &key("timeout_ms"), 2000, 100, 10_000)?),
     }))
 }

@@ -1,15 +1,13 @@
 //! `[[audit.witness]]`: who is asked to cosign the audit log's checkpoints.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use http::Uri;
 use serde::Deserialize;
 use toml::Spanned;
 use vault_core::audit::WitnessVerifier;
 
 use super::read::{Reader, Text};
-use super::{ConfigError, Environment, NamedFile};
+use super::{ConfigError, Environment, PinnedUrl};
 
 /// Most witnesses.
 const MOST: usize = 16;
@@ -20,25 +18,10 @@ pub struct LogWitness {
     /// Its verifier key; nothing that it answers is believed without a cosignature of it.
     pub key: WitnessVerifier,
     /// Where it is.
-    pub url: WitnessUrl,
+    pub url: PinnedUrl,
     /// How long the log may have what it has not cosigned before the log takes no more entries; `None` if it is
     /// best-effort.
     pub mandatory: Option<Duration>,
-}
-
-/// Where a witness is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WitnessUrl {
-    /// Host, as the URL has it; an IPv6 address without its brackets.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// The path of its add-checkpoint call.
-    pub path: String,
-    /// The roots that may vouch for the host; `None` for plain HTTP to this machine, in a development build.
-    pub roots: Option<NamedFile>,
-    /// How long a call may take.
-    pub timeout: Duration,
 }
 
 #[derive(Deserialize)]
@@ -91,40 +74,15 @@ fn witness(reader: &Reader<'_>, raw: &RawWitness, environment: Environment) -> R
     Ok(LogWitness { key, url, mandatory })
 }
 
-fn url(reader: &Reader<'_>, raw: &RawWitness, environment: Environment) -> Result<WitnessUrl, ConfigError> {
-    let refuse = |why: &str| reader.refuse(raw.url.span().start, "audit.witness.url", why);
-    let text = raw.url.get_ref();
-    let parsed: Uri = text.parse().map_err(|_| refuse("must be a URL such as https://witness.example/"))?;
-    let host = parsed.host().filter(|host| !host.is_empty()).ok_or_else(|| refuse("must name a host"))?;
-    if text.contains(['@', '#', '?']) {
-        return Err(refuse("must have no user, query or fragment"));
+/// The call's URL: its prefix is in the configuration.
+fn url(reader: &Reader<'_>, raw: &RawWitness, environment: Environment) -> Result<PinnedUrl, ConfigError> {
+    const KEY: &str = "audit.witness.url";
+    if raw.url.get_ref().contains('?') {
+        return Err(reader.refuse(raw.url.span().start, KEY, "must have no query"));
     }
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let roots = raw.roots.as_ref().map(|file| reader.file(file, "audit.witness.roots")).transpose()?;
-    let port = match (parsed.scheme_str(), &roots) {
-        (Some("https"), Some(_)) => 443,
-        (Some("https"), None) => return Err(refuse("needs roots, the certificates that may vouch for the host")),
-        (Some("http"), None) => {
-            let loopback = host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-            if !(cfg!(feature = "dev") && environment == Environment::Dev && loopback) {
-                return Err(refuse("must begin with https://"));
-            }
-            80
-        }
-        (Some("http"), Some(_)) => return Err(refuse("must begin with https:// where roots is given")),
-        _ => return Err(refuse("must begin with https://")),
-    };
-    Ok(WitnessUrl {
-        host,
-        port: parsed.port_u16().unwrap_or(port),
-        path: format!("{}/add-checkpoint", parsed.path().trim_end_matches('/')),
-        roots,
-        timeout: Duration::from_millis(reader.within(
-            &raw.timeout_ms,
-            "audit.witness.timeout_ms",
-            5000,
-            100,
-            60_000,
-        )?),
-    })
+    let millis = reader.within(&raw.timeout_ms, "audit.witness.timeout_ms", 5000, 100, 60_000)?;
+    let roots = (raw.roots.as_ref(), "audit.witness.roots");
+    let mut url = reader.pinned((&raw.url, KEY), roots, Duration::from_millis(millis), environment)?;
+    url.path = format!("{}/add-checkpoint", url.path.trim_end_matches('/'));
+    Ok(url)
 }

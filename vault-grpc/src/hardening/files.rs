@@ -195,7 +195,7 @@ fn named(config: &Config) -> Vec<&NamedFile> {
     for issuer in &config.end_users {
         match &issuer.keys {
             IssuerKeys::File(file) => files.push(file),
-            IssuerKeys::Url(url) => files.extend(&url.roots),
+            IssuerKeys::Url(url) => files.extend(&url.at.roots),
         }
     }
     files.extend(config.witnesses.iter().filter_map(|witness| witness.url.roots.as_ref()));

@@ -5,7 +5,6 @@
 //! kept in the log's directory, in `cosigned/`, and is worth keeping elsewhere. A mandatory witness that has not cosigned
 //! what is there for longer than its deadline stops the log, until it does.
 
-mod ask;
 mod server;
 
 use std::fmt::Write as _;
@@ -13,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{Method, Request, StatusCode};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 use vault_core::audit::merkle::consistency_proof;
@@ -22,8 +21,8 @@ use vault_core::fs::{Fs, OsFs};
 use vault_core::{Error, Vault};
 
 use crate::config::{Config, ConfigError, LogWitness};
+use crate::pinned::Pinned;
 use crate::telemetry::{Event, log};
-use ask::Ask;
 
 pub use server::serve;
 
@@ -41,7 +40,7 @@ pub struct Witnesses {
 
 struct One {
     settings: LogWitness,
-    ask: Ask,
+    host: Pinned,
     dir: PathBuf,
     verifier: LogVerifier,
     state: Mutex<State>,
@@ -73,7 +72,7 @@ impl Witnesses {
         let mut all = Vec::new();
         for settings in &config.witnesses {
             let one = One {
-                ask: Ask::new(&settings.url)?,
+                host: Pinned::new(&settings.url)?,
                 settings: settings.clone(),
                 dir: config.audit_dir.path.clone(),
                 verifier: verifier.clone(),
@@ -157,9 +156,11 @@ impl One {
         }
         for _ in 0..ATTEMPTS {
             let body = self.body(old, head, note.clone()).await.map_err(|_| UNREADABLE)?;
-            let (status, answer) = self.ask.post(body).await?;
+            let answer = self.host.call(Request::builder().method(Method::POST), body).await?;
+            let status = answer.status();
+            let answer = str::from_utf8(answer.body()).map_err(|_| "the answer is not UTF-8")?;
             match status {
-                StatusCode::OK => return self.keep(head, &note, &answer),
+                StatusCode::OK => return self.keep(head, &note, answer),
                 StatusCode::CONFLICT => {
                     let size: u64 = answer.trim_end().parse().map_err(|_| "the witness answers without a size")?;
                     if size > head.size {

@@ -376,7 +376,7 @@ jwks_roots = "id.pem"
     let [issuer] = good.end_users.as_slice() else { panic!() };
     assert_eq!(issuer.settings.audiences, ["https://vault.example"]);
     let vault_grpc::config::IssuerKeys::Url(url) = &issuer.keys else { panic!() };
-    assert_eq!((url.host.as_str(), url.port, url.path.as_str()), ("id.example", 443, "/jwks"));
+    assert_eq!((url.at.host.as_str(), url.at.port, url.at.path.as_str()), ("id.example", 443, "/jwks"));
     assert!(parse(&format!("{GOOD}{ISSUER}binding = \"if-present\"\nalgorithms = [\"RS256\"]\n")).is_ok());
     let file =
         ISSUER.replace("jwks_url = \"https://id.example/jwks\"\njwks_roots = \"id.pem\"", "jwks_file = \"a.json\"");

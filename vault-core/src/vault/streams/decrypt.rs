@@ -119,6 +119,8 @@ impl Vault {
         request: DecryptStreamRequest<'v>,
     ) -> Result<DecryptStream<'v>, Error> {
         let header = Header::parse_as(Suite::Stream, request.front).ok();
+        // Before the decision: the log may have taken its time since.
+        let decided = self.clock.monotonic_millis();
         let permit = self.permit::<Decrypt>(who, request.target, 1).await?;
         let plan = self.plan_opening(&permit, header).await;
         let recorded = self.intend(permit, key_of(&plan, header)).await.map_err(opaque)?;
@@ -133,7 +135,7 @@ impl Vault {
             Ok(begun) => begun,
             Err(error) => return self.settle(recorded, Err(error)).await,
         };
-        let standing = Standing::new((self, who, request.target), recorded, key, Error::Unopenable);
+        let standing = Standing::new((self, who, request.target), (recorded, decided), key, Error::Unopenable);
         let pending = SecretBytes::new(vec![0; SEALED_CHUNK]);
         Ok(DecryptStream { standing, context: request.context, opener, pending, filled: 0 })
     }

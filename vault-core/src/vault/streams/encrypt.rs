@@ -52,6 +52,8 @@ impl Vault {
         request: EncryptStreamRequest<'v>,
     ) -> Result<EncryptStream<'v>, Error> {
         let EncryptStreamRequest { target, context } = request;
+        // Before the decision: the log may have taken its time since.
+        let decided = self.clock.monotonic_millis();
         let permit = self.permit::<Encrypt>(who, target, 1).await?;
         let plan = self.keys.plan_sealing(permit.resource()).await;
         let recorded = self.intend(permit, plan.as_ref().ok().map(|plan| plan.key)).await?;
@@ -64,7 +66,7 @@ impl Vault {
             Err(error) => return self.settle(recorded, Err(error)).await,
         };
         let destroyed = Error::FailedPrecondition("the data key is suspended or destroyed");
-        let standing = Standing::new((self, who, target), recorded, key, destroyed);
+        let standing = Standing::new((self, who, target), (recorded, decided), key, destroyed);
         let pending = SecretBytes::new(vec![0; SEALED_CHUNK]);
         Ok(EncryptStream { standing, context, sealer, pending, filled: 0 })
     }

@@ -19,7 +19,7 @@ pub(super) struct Standing<'v, A: DataAction> {
     pub(super) key: KeyRef,
     /// What the caller hears of a key that is no longer to be used.
     destroyed: Error,
-    /// When it was decided last, by the monotonic clock.
+    /// When the last decision began, by the monotonic clock.
     decided: u64,
     /// Chunks done.
     chunks: u64,
@@ -30,12 +30,10 @@ pub(super) struct Standing<'v, A: DataAction> {
 impl<'v, A: DataAction> Standing<'v, A> {
     pub(super) fn new(
         (vault, who, target): (&'v Vault, &'v Workload, &'v Target),
-        recorded: Recorded<Permit<A>>,
+        (recorded, decided): (Recorded<Permit<A>>, u64),
         key: KeyRef,
         destroyed: Error,
     ) -> Self {
-        // From the beginning, so that the first chunk finds a fresh decision only if it is one.
-        let decided = vault.clock.monotonic_millis();
         Self { vault, who, target, recorded: Some(recorded), key, destroyed, decided, chunks: 0, busy: false }
     }
 
