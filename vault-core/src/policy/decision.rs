@@ -51,6 +51,11 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// Whoever has to differ where two people have to agree: as yet the principal.
+    pub fn person(&self) -> &str {
+        &self.principal
+    }
+
     /// Whether an audit entry of `other` would say the same as one of this decision, but for the time.
     pub fn tells_the_same(&self, other: &Self) -> bool {
         // Taken apart, so that what is added has to be thought of here.
