@@ -9,19 +9,19 @@ use vault_core::fs::{File, Fs, Lock, Open, OsFs};
 
 /// What the files of one log did.
 #[derive(Debug, Default)]
-pub struct Counts {
+pub(crate) struct Counts {
     /// Calls of `fdatasync`.
-    pub syncs: AtomicU64,
+    pub(crate) syncs: AtomicU64,
     /// Bytes written.
-    pub bytes: AtomicU64,
+    pub(crate) bytes: AtomicU64,
 }
 
 /// [`OsFs`], counting. Without `durable` nothing is synced: what was acknowledged may then be lost, so no product offers
 /// it.
 #[derive(Debug)]
-pub struct Disk {
-    pub durable: bool,
-    pub counts: Arc<Counts>,
+pub(crate) struct Disk {
+    pub(crate) durable: bool,
+    pub(crate) counts: Arc<Counts>,
 }
 
 impl Fs for Disk {
