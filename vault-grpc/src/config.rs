@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod charter;
 mod end_users;
 mod hardening;
 mod lifecycle;
@@ -195,6 +196,8 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whether the charter changes by approval only; not asked for in development.
+    pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
     pub end_users: Vec<EndUserIssuer>,
     /// Bounds of connections and calls.

@@ -15,9 +15,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 use vault_core::audit::{Health, SystemEvent};
 use vault_core::principal::{Operator, Workload};
 use vault_core::time::{Clock, SystemClock};
+use vault_core::vault::CharterStanding;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
+use crate::charter;
 use crate::config::{Config, ConfigError};
 use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
@@ -73,6 +75,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
         let witnesses = Witnesses::load(&config, build::signer(&config)?.verifier())?;
@@ -88,6 +91,7 @@ impl Gateway {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
         let vault = Arc::new(vault);
+        charter::unchanged(&config, &charter)?;
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());
@@ -169,12 +173,21 @@ impl Gateway {
         let config = self.config.clone();
         let signed = !config.policy.signers.is_empty();
         let loading = spawn_blocking(move || {
+            let charter = charter::of(&config)?;
             let policies = if signed { None } else { Some(build::policies(&config)?) };
-            Ok((Materials::load(&config)?, policies, end_users::file_keys(&config)?))
+            let loaded = (Materials::load(&config)?, policies, end_users::file_keys(&config)?);
+            charter::unchanged(&config, &charter)?;
+            Ok((charter, loaded))
         });
         let place = || self.config.file.display().to_string();
-        let (materials, policies, keys) =
+        let (charter, (materials, policies, keys)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
+        if let CharterStanding::Differs(changes) =
+            standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
+        {
+            return Err(build::differs(&self.config, &changes));
+        }
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);

@@ -92,6 +92,13 @@ pub enum SystemEvent {
     PolicyProposed(PolicyMark),
     /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
     PolicyInstalling(PolicyMark),
+    /// A charter is about to come into force that nobody had to approve: the first, or one in development.
+    Charter {
+        /// 1 for the first.
+        number: u64,
+        /// Its digest.
+        digest: Fingerprint,
+    },
     /// A backup of the store was written.
     Backup {
         /// How many rows it holds.
@@ -172,6 +179,10 @@ impl SystemEvent {
             Self::PolicyInstalling(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_installing", about.as_str(), mark.version, 0)
+            }
+            Self::Charter { number, digest } => {
+                about = digest.to_string();
+                ("charter", about.as_str(), number, 0)
             }
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
@@ -38,6 +39,8 @@ struct Raw {
     #[cfg(feature = "aws")]
     aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
+    #[serde(default)]
+    charter: RawCharter,
     #[serde(default)]
     end_users: RawEndUsers,
     #[serde(default)]
@@ -174,6 +177,7 @@ impl Reader<'_> {
             #[cfg(feature = "aws")]
             aws,
             policy: self.policy(&raw.policy, environment)?,
+            charter_enforced: self.charter(&raw.charter, environment)?,
             end_users: end_users::issuers(self, raw.end_users, environment)?,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
