@@ -1,14 +1,15 @@
 //! The listeners' TLS: 1.3 only, X25519MLKEM768 first, a client certificate required and judged by the rules of
 //! `vault_core::principal`, nothing resumed, no early data, no key log.
 
+mod client;
 mod load;
 mod verifier;
 
 /// Files with certificates and keys, for other parts that speak TLS.
 pub(crate) mod files {
+    pub(crate) use super::load::{MAX_PEM, read};
     #[cfg(feature = "postgres")]
     pub(crate) use super::load::private_key;
-    pub(crate) use super::load::{MAX_PEM, read};
 }
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::config::{Config, ConfigError};
 use crate::plane::Principal;
 use verifier::PrincipalVerifier;
 
+pub(crate) use client::client_config;
 pub(crate) use verifier::reason_of;
 
 /// Certificate, key and trust bundle of one listener, as they stood at one moment.
