@@ -91,7 +91,9 @@ impl Gateway {
         let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
+        let patience = sinks.patience();
         sinks.attach(&vault)?;
+        sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());

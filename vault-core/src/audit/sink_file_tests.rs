@@ -292,3 +292,67 @@ fn under_load_no_fault_of_a_mandatory_file_releases_an_answer_without_its_entry_
         }),
     ]);
 }
+
+/// Calls from many threads until the log's own disk fails; what a restart finds then.
+fn log_storm(what: &str, fault: &dyn Fn(&Place), mend: &dyn Fn(&Place)) {
+    const CALLERS: usize = 16;
+    let place = Place::new();
+    let log = Arc::new(place.open().0);
+    let answered = std::sync::atomic::AtomicU64::new(0);
+    let caller = |n: usize| {
+        let mut receipts = Receipts::new();
+        loop {
+            let permit = permit::<Decrypt>(decision("acme", u8::try_from(n).unwrap()));
+            match block_on(log.record(permit, None, Pseudonyms::default())) {
+                Ok(recorded) => receipts.push(recorded.complete()),
+                // The disk of the tests is slow now and then, which is no failure.
+                Err(_) if !matches!(log.health(), Health::Failed(_)) => continue,
+                Err(_) => return receipts,
+            }
+            answered.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let receipts: Receipts = std::thread::scope(|scope| {
+        let callers: Vec<_> = (0..CALLERS).map(|n| scope.spawn(move || caller(n))).collect();
+        let begun = Instant::now();
+        while answered.load(Ordering::SeqCst) < 300 && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fault(&place);
+        callers.into_iter().flat_map(|caller| caller.join().unwrap()).collect()
+    });
+    assert!(receipts.len() >= 300, "{what}: {} answers", receipts.len());
+    // Nothing more is answered, whoever asks, until it is opened again.
+    assert!(block_on(log.system(SystemEvent::PolicyEpoch(9))).is_err());
+    drop(log);
+    mend(&place);
+    let (log, _) = place.open();
+    log.close().unwrap();
+    let options = VerifyOptions { receipts: receipts.clone(), ..VerifyOptions::default() };
+    let report = verify(&OsFs, &place.dir, &place.verifier(), &options).unwrap();
+    assert!(report.is_sound(), "{what}: {report}");
+}
+
+#[test]
+fn under_load_no_fault_of_the_logs_own_disk_releases_an_answer_without_its_entry_and_a_restart_loses_none() {
+    let mended = |place: &Place| {
+        place.fs.0.fail_write.store(false, Ordering::SeqCst);
+        place.fs.0.fail_sync.store(false, Ordering::SeqCst);
+    };
+    log_storm("a full disk", &|place| place.fs.0.fail_write.store(true, Ordering::SeqCst), &mended);
+    log_storm("a sync that fails", &|place| place.fs.0.fail_sync.store(true, Ordering::SeqCst), &mended);
+    // What was in a removed file is still there for whoever has it open (`/proc/PID/fd`), and is copied back from there.
+    let kept = std::sync::Mutex::new(None);
+    log_storm(
+        "a removed file",
+        &|place| {
+            *kept.lock().unwrap() = Some(std::fs::File::open(place.file("entries.log")).unwrap());
+            std::fs::remove_file(place.file("entries.log")).unwrap();
+        },
+        &|place| {
+            let mut from = kept.lock().unwrap().take().unwrap();
+            let mut to = std::fs::File::create(place.file("entries.log")).unwrap();
+            std::io::copy(&mut from, &mut to).unwrap();
+        },
+    );
+}

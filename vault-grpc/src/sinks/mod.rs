@@ -9,7 +9,7 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use vault_core::audit::{Delivered, FileSink, LogVerifier, Sink, SinkSettings, SinkState, SinkStatus};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::{Error, Vault};
@@ -19,6 +19,8 @@ use crate::telemetry::{Event, log};
 
 /// How often it is looked whether something is to be told.
 const EVERY: Duration = Duration::from_millis(250);
+/// How often it is looked whether a start has waited long enough.
+const SOON: Duration = Duration::from_millis(5);
 
 /// The sinks of a configuration, not at work yet.
 #[derive(Debug)]
@@ -41,6 +43,12 @@ impl Sinks {
     pub fn attach(self, vault: &Vault) -> Result<(), Error> {
         let fs: Arc<dyn Fs> = Arc::new(OsFs);
         vault.audit().attach(&fs, self.0)
+    }
+
+    /// How long a start waits for the mandatory ones.
+    pub(crate) fn patience(&self) -> Duration {
+        let mandatory = self.0.iter().filter(|(settings, _)| settings.mandatory);
+        mandatory.map(|(settings, _)| settings.deadline).max().unwrap_or_default()
     }
 }
 
@@ -70,6 +78,20 @@ fn made(sink: &LogSink, origin: &str) -> Result<Box<dyn Sink>, ConfigError> {
         }
         SinkTarget::Otlp { url, client } => Box::new(otlp::OtlpSink::load(url, client.as_ref(), origin, fields)?),
     })
+}
+
+/// Waits until every mandatory sink has caught up, so that the first calls are not refused for it; or for so long. One that
+/// is not there then does not keep the gateway from starting: calls are refused until it is.
+pub(crate) async fn ready(vault: &Vault, patience: Duration) {
+    let is_good = |sink: &SinkStatus| !sink.mandatory || sink.state == SinkState::Good;
+    let wait = async {
+        while !vault.audit().sinks().iter().all(is_good) {
+            sleep(SOON).await;
+        }
+    };
+    if timeout(patience, wait).await.is_err() {
+        log(&Event::Warning("a mandatory audit sink has not caught up: calls are refused until it has"));
+    }
 }
 
 /// Tells in the log lines when a sink fails, and when it works again: each reason once, until it is over.

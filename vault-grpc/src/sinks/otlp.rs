@@ -93,6 +93,8 @@ impl OtlpSink {
             }
         };
         let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/x-protobuf");
+        // Of an empty request, too, for which hyper leaves it out.
+        let request = request.header(header::CONTENT_LENGTH, body.len());
         let answer = self.host.ask(&mut connected, request, body).await?;
         // Told apart for whoever has to do something about it; what else it says is not taken over.
         match answer.status() {

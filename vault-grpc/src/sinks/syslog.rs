@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::net::{TcpStream, ToSocketAddrs as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, Stream};
 use rustls_pki_types::ServerName;
+use socket2::{Domain, Protocol, Socket, Type};
 use vault_core::audit::{Body, Delivered, Sink};
 
 use super::fields::{facts, rfc3339};
@@ -26,8 +27,10 @@ const INFORMATIONAL: u8 = 6;
 const WARNING: u8 = 4;
 /// The structured data's name. 32473 is the enterprise number that IANA keeps for examples (RFC 5612).
 const SD_ID: &str = "blindvault@32473";
-/// Bytes of messages that are kept to be sent again: more than the buffers between here and there hold, as a rule.
+/// Bytes of messages that are kept to be sent again, and of the buffer in which the operating system holds what the
+/// server has not taken: well below, so that the rest is for what the server holds unread.
 const KEPT: usize = 1 << 20;
+const SEND_BUFFER: usize = 64 << 10;
 
 const BROKEN: &str = "the connection to the server broke";
 const TOO_SLOW: &str = "the server does not read within the deadline";
@@ -106,7 +109,7 @@ impl SyslogSink {
             if left.is_zero() {
                 break;
             }
-            if let Ok(made) = TcpStream::connect_timeout(&address, left) {
+            if let Ok(made) = reach(address, left) {
                 tcp = Ok(made);
                 break;
             }
@@ -116,7 +119,10 @@ impl SyslogSink {
         set.and_then(|()| tcp.set_write_timeout(Some(self.timeout))).map_err(|_| BROKEN)?;
         let mut tls = ClientConnection::new(Arc::new(config), self.name.clone()).map_err(|_| BROKEN)?;
         while tls.is_handshaking() {
-            tls.complete_io(&mut tcp).map_err(|_| "the server does not prove its name under the configured roots")?;
+            tls.complete_io(&mut tcp).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => "the server does not prove its name under the configured roots",
+                _ => why(&error),
+            })?;
         }
         Ok(Connection { tcp, tls })
     }
@@ -142,6 +148,13 @@ impl SyslogSink {
             self.kept_bytes = self.kept_bytes.saturating_sub(oldest.len());
         }
     }
+}
+
+fn reach(address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.connect_timeout(&address.into(), timeout)?;
+    Ok(socket.into())
 }
 
 fn why(error: &io::Error) -> &'static str {
