@@ -79,8 +79,9 @@ action(type="omfile" file="{out}" template="parts")
         ),
     )
     .unwrap();
-    let child = Command::new(program).args(["-n", "-f", &conf, "-i", &pid]).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut server = Running(child.spawn().unwrap());
+    let mut command = Command::new(program);
+    command.args(["-n", "-f", &conf, "-i", &pid]).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut server = Running(command.spawn().unwrap());
     let begun = Instant::now();
     let port = loop {
         if let Ok(text) = fs::read_to_string(&port)

@@ -122,6 +122,11 @@ impl SyslogServer {
         )
     }
 
+    /// The file with the roots that vouch for it.
+    pub(crate) fn roots(&self) -> String {
+        self.pki.path("roots.pem")
+    }
+
     pub(crate) fn read(&self, read: bool) {
         self.manners.send_modify(|manners| manners.deaf = !read);
     }

@@ -71,7 +71,7 @@ async fn gateway(sinks: &str) -> Fixture {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_file_that_is_removed_stops_the_data_plane_until_its_lines_are_in_another() {
+async fn a_file_that_is_removed_or_on_a_full_disk_stops_the_data_plane_and_loses_nothing() {
     let fixture = gateway(
         "\n[[audit.sink]]\nname = \"siem\"\nkind = \"file\"\npath = \"siem/audit.jsonl\"\nmandatory = true\nhistory = true\n",
     )
@@ -110,11 +110,22 @@ async fn a_file_that_is_removed_stops_the_data_plane_until_its_lines_are_in_anot
     health(&fixture, true).await;
     let told = metrics(&fixture).await;
     assert!(told.contains("blindvault_audit_sink_healthy{sink=\"siem\",kind=\"file\",mandatory=\"true\"} 1"), "{told}");
+    // A full disk: the operating system's own file that is one.
+    let before_full = fixture.root().join("siem/audit.2");
+    fs::rename(&file, &before_full).unwrap();
+    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+    let refused = load.refused();
+    until("the full disk", || status(&fixture)[0].last_error == Some("its disk is full")).await;
+    until("a refusal", || load.refused() > refused).await;
+    fs::remove_file(&file).unwrap();
+    until("recovery", || is_good(&fixture)).await;
+    load.goes_on(100).await;
     let receipts = load.end().await;
     let root = fixture.root().to_owned();
     let _dir = hold(fixture, &receipts).await;
     let mut got = lines(&root.join("siem/audit.jsonl"));
     got.extend(lines(&rotated));
+    got.extend(lines(&before_full));
     among(&receipts, &got);
     assert_eq!((0..).take_while(|index| got.contains_key(index)).count(), got.len(), "none is missing");
 }
@@ -219,5 +230,20 @@ async fn a_gateway_starts_without_its_mandatory_sink_and_serves_once_it_is_there
     server.refuse(false);
     until("the sink", || is_good(&fixture)).await;
     fixture.tenants().await;
+    fixture.gateway.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_server_that_does_not_prove_its_name_gets_nothing() {
+    let (server, other) = (SyslogServer::start().await, SyslogServer::start().await);
+    // The roots are another server's.
+    let config = server.config("deadline_ms = 2000\n").replace(&server.roots(), &other.roots());
+    let fixture = Fixture::start_with(|_, text| text + &config).await;
+    fixture.tenants().await;
+    until("the failure", || {
+        status(&fixture)[0].last_error == Some("the server does not prove its name under the configured roots")
+    })
+    .await;
+    assert!(server.messages().is_empty());
     fixture.gateway.shutdown().await.unwrap();
 }
