@@ -26,6 +26,7 @@ use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
 use crate::release;
+use crate::sinks::Sinks;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
@@ -178,6 +179,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     EndUsers::load(config)?;
     executable(config)?;
     Witnesses::load(config, signer.verifier())?;
+    Sinks::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 

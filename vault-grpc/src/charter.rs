@@ -8,7 +8,8 @@ use vault_core::id::Fingerprint;
 use vault_core::principal::{Binding, IssuerSettings, IssuerTenants, certificates_from_pem};
 
 use crate::config::{
-    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogWitness, NamedFile, PinnedUrl, Root,
+    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogSink, LogWitness, NamedFile, PinnedUrl, Root,
+    SinkTarget, Syslog,
 };
 use crate::tls::files::{MAX_PEM, read};
 
@@ -46,6 +47,9 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
     }
     for witness in &config.witnesses {
         lines.push(("audit.witness".to_owned(), witness_line(witness)?));
+    }
+    for sink in &config.sinks {
+        lines.push((format!("audit.sink.{}", plain(&sink.settings.name)), sink_line(sink)?));
     }
     Charter::new(lines).map_err(|error| ConfigError::new(config.file.display().to_string(), error.to_string()))
 }
@@ -179,6 +183,18 @@ fn issuer_line(issuer: &IssuerSettings, keys: &IssuerKeys) -> Result<String, Con
         list(mfa_amr.iter().cloned()),
         list(mfa_acr.iter().cloned()),
     ))
+}
+
+fn sink_line(sink: &LogSink) -> Result<String, ConfigError> {
+    let to = match &sink.to {
+        SinkTarget::File(file) => format!("file {}", plain(&file.path.display().to_string())),
+        SinkTarget::Syslog(Syslog { host, port, roots, .. }) => {
+            let roots = list(certificates(roots)?.iter().map(ToString::to_string));
+            format!("syslog {}:{port} roots={roots}", plain(host))
+        }
+        SinkTarget::Otlp { url, .. } => format!("otlp {}", pinned(url)?),
+    };
+    Ok(format!("mandatory={} {to}", if sink.settings.mandatory { "yes" } else { "no" }))
 }
 
 fn witness_line(witness: &LogWitness) -> Result<String, ConfigError> {

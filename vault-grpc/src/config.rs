@@ -13,6 +13,7 @@ mod prove;
 mod read;
 mod release;
 mod roots;
+mod sink;
 mod store;
 mod witness;
 
@@ -30,6 +31,7 @@ pub use limits::Limits;
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
 
@@ -189,6 +191,8 @@ pub struct Config {
     pub audit_key: NamedFile,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
+    /// Who else gets every entry of the audit log.
+    pub sinks: Vec<LogSink>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.

@@ -27,6 +27,7 @@ use crate::metrics::{self, Metrics, render};
 use crate::plane::Principal;
 use crate::refusals::Refusals;
 use crate::service;
+use crate::sinks::{self, Sinks};
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
 use crate::witness::Witnesses;
@@ -78,7 +79,10 @@ impl Gateway {
         let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
-        let witnesses = Witnesses::load(&config, build::signer(&config)?.verifier())?;
+        let signer = build::signer(&config)?;
+        let witnesses = Witnesses::load(&config, signer.verifier())?;
+        let sinks = Sinks::load(&config, signer.verifier())?;
+        drop(signer);
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -90,6 +94,9 @@ impl Gateway {
         let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
+        let patience = sinks.patience();
+        sinks.attach(&vault)?;
+        sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
         charter::unchanged(&config, &charter)?;
         let (phase, watching) = watch::channel(Phase::Open);
@@ -110,6 +117,9 @@ impl Gateway {
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
+        if !config.sinks.is_empty() {
+            background.push(tokio::spawn(sinks::tell(Arc::downgrade(&vault))));
+        }
         if config.policy.prove.is_some() {
             background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
         }
@@ -120,7 +130,11 @@ impl Gateway {
             let end_users = Arc::clone(&end_users);
             let render = move || {
                 let told = vault.upgrade();
-                let told = told.map(|vault| render(&metrics, &refusals, &end_users, &vault) + &witnesses.render());
+                let told = told.map(|vault| {
+                    render(&metrics, &refusals, &end_users, &vault)
+                        + &witnesses.render()
+                        + &sinks::render(&vault.audit().sinks())
+                });
                 told.unwrap_or_default()
             };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));

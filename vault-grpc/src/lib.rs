@@ -6,7 +6,7 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
-//! charter · config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
+//! charter · config · pinned · store · sinks · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
@@ -29,6 +29,7 @@ pub mod prover;
 mod refusals;
 pub mod release;
 pub mod service;
+pub mod sinks;
 pub mod status;
 mod store;
 pub mod telemetry;

@@ -226,9 +226,9 @@ struct Threads {
 /// the last entries until it is opened again.
 pub struct Log {
     pub(super) shared: Arc<Shared>,
-    heads: Arc<Heads>,
-    signer: Arc<LogSigner>,
-    dir: PathBuf,
+    pub(super) heads: Arc<Heads>,
+    pub(super) signer: Arc<LogSigner>,
+    pub(super) dir: PathBuf,
     threads: Mutex<Option<Threads>>,
     /// Dropped last, after the threads have ended.
     _lock: Box<dyn Lock>,
@@ -390,14 +390,14 @@ impl Log {
         self.append(Draft::new(None, Some(tenant.clone()), &event.body())).await
     }
 
-    /// Appends one entry and waits until it is durable.
-    pub(super) async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
+    /// Appends one entry of the log's own and waits until it is durable.
+    async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.submit(vec![Pending { draft, reply: Reply::Receipt(sender) }])?;
-        receiver.await.map_err(|_| self.shared.unavailable())
+        self.shared.submit(vec![Pending { draft, reply: Reply::Durable(sender) }])?;
+        self.shared.answer(receiver).await
     }
 
-    /// Records the end, writes what waits, signs the last checkpoint, brings the tiles up to it, and ends the threads.
+    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint, brings the tiles up to it, and ends the threads.
     /// Blocks until then.
     ///
     /// # Errors
@@ -416,6 +416,9 @@ impl Log {
             self.shared.close();
             // The threads report their own panics as a failed log.
             drop(threads.writer.join());
+            if let Some(sinks) = self.shared.sinks.get() {
+                sinks.stop(&self.shared, how == Stop::Cleanly);
+            }
             self.heads.stop(how);
             drop(threads.publisher.join());
         }

@@ -17,6 +17,7 @@ use super::limits::RawLimits;
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
+use super::sink;
 use super::store::RawStore;
 use super::witness;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
@@ -77,6 +78,8 @@ struct RawAudit {
     key: Text,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
+    #[serde(default)]
+    sink: Vec<Spanned<sink::RawSink>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -173,6 +176,7 @@ impl Reader<'_> {
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
+            sinks: sink::sinks(self, raw.audit.sink, environment)?,
             roots,
             #[cfg(feature = "aws")]
             aws,
