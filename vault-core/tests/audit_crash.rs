@@ -85,7 +85,7 @@ fn verdict(fs: &SimFs, receipts: &[Receipt], outside: &[Checkpoint]) -> Result<(
     let log = open(fs).map_err(|error| format!("does not open: {error}"))?;
     append(&log, 9).map_err(|error| format!("does not go on: {error}"))?;
     log.close().map_err(|error| format!("does not close: {error}"))?;
-    let options = VerifyOptions { outside: outside.to_vec(), receipts: receipts.to_vec() };
+    let options = VerifyOptions { outside: outside.to_vec(), receipts: receipts.to_vec(), ..VerifyOptions::default() };
     let report = verify(fs, Path::new(DIR), &verifier(), &options).map_err(|error| error.to_string())?;
     if report.is_sound() { Ok(()) } else { Err(report.to_string()) }
 }

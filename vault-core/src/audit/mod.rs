@@ -11,6 +11,8 @@
 //! nobody can tell that a log was rolled back: [`verify`] says so.
 
 mod anchor;
+mod archive;
+mod archiver;
 mod checkpoint;
 mod cosign;
 mod decided;
@@ -18,6 +20,7 @@ mod entry;
 mod frame;
 mod group;
 mod log;
+mod log_keys;
 pub mod merkle;
 mod multiproof;
 mod note;
@@ -28,7 +31,10 @@ mod read;
 mod receipt;
 mod recorded;
 mod replay;
+mod sealer;
+mod segments;
 mod signer;
+mod snapshot;
 mod tiles;
 mod verify;
 mod wire;
@@ -36,11 +42,13 @@ mod witness;
 mod writer;
 
 pub use anchor::{Anchor, PolicyMark};
+pub use archiver::SegmentStatus;
 pub use checkpoint::Checkpoint;
 pub use cosign::{WitnessSigner, WitnessVerifier};
 pub use decided::{Decided, EndUserName, MAX_POLICY_BYTES, Policies};
 pub use entry::{Body, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_PRINCIPAL, Status, first_previous};
 pub use group::Audited;
+pub use log_keys::{LogKey, listed_keys};
 pub use log::{Cut, Log, Options, Recovery, SystemEvent};
 pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use queue::{Health, Receipt};

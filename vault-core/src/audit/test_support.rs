@@ -85,6 +85,9 @@ impl Fs for FaultyFs {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn crate::fs::Lock>> {
         OsFs.lock(path)
     }
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(self.clone())
+    }
 }
 
 pub(super) struct Place {

@@ -12,6 +12,7 @@ use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
 use super::queue::{Armed, Pending, Receipt, Reply, Shared};
 use super::replay::Tenants;
+use super::sealer::Sealer;
 use super::signer::LogSigner;
 use crate::failpoint::{Moment, Step, reach};
 use crate::fs::File;
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     /// The nodes of the tree that the frame's entries make.
     pub(super) growing: Growing,
     pub(super) signer: Arc<LogSigner>,
+    pub(super) sealer: Sealer,
 }
 
 /// Fails the log if the thread ends otherwise than by [`Writer::run`] returning.
@@ -143,6 +145,10 @@ impl Writer {
         let group = Arc::new(self.growing.finish(&self.edge, head, Arc::clone(&self.signer)));
         for (pending, receipt) in written.drain(..) {
             self.answer(pending, receipt, &group);
+        }
+        // Behind the answers: only who comes next waits for it.
+        if let Some(opened) = self.sealer.after_group(self.end, head.size, &self.chain, self.clock.now())? {
+            (self.file, self.end, self.chain) = opened;
         }
         Ok(())
     }
