@@ -301,7 +301,7 @@ impl Log {
         let first = first_listed(&*fs, dir)?.unwrap_or_else(|| signer.verifier().clone());
         let from = newest(&segments, &first)?;
         let (start, tiles) = (from.start(), from.tiles.clone());
-        let state = replay(&segments, from, signer.verifier(), None, &mut Unwatched)??;
+        let state = replay(&segments, from, &first, None, &mut Unwatched)??;
         check_signer(&state, &signer)?;
         let recovery = Recovery {
             created,

@@ -48,11 +48,11 @@ pub use cosign::{WitnessSigner, WitnessVerifier};
 pub use decided::{Decided, EndUserName, MAX_POLICY_BYTES, Policies};
 pub use entry::{Body, Entry, KeyRef, Link, MAX_CODE, MAX_ENTRY, MAX_PRINCIPAL, Status, first_previous};
 pub use group::Audited;
-pub use log_keys::{LogKey, listed_keys};
+pub use log_keys::{LogKey, known as known_keys, listed_keys};
 pub use log::{Cut, Log, Options, Recovery, SystemEvent};
 pub use pseudonym::{Pseudonym, Pseudonyms};
 pub use queue::{Health, Receipt};
-pub use read::{EntryReader, kept_checkpoint, published_checkpoint};
+pub use read::{EntryReader, has_signed_last, kept_checkpoint, published_checkpoint};
 pub use receipt::{AuditReceipt, MAX_RECEIPT_ENTRIES};
 pub use recorded::{Intent, Outcome, Recorded};
 pub use replay::Finding;
@@ -63,6 +63,10 @@ pub use witness::{MAX_REQUEST, NotCosigned, Witness, request};
 
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod rotation_tests;
+#[cfg(test)]
+mod segment_tests;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]

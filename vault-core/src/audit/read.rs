@@ -127,3 +127,24 @@ pub fn kept_checkpoint(
     file.read_exact_at(from, &mut note).map_err(|_| UNREADABLE)?;
     String::from_utf8(note).map(|note| (checkpoint, note)).map_err(|_| UNREADABLE)
 }
+
+/// Whether a key has signed the last checkpoint that the log in `dir` keeps; false without one.
+///
+/// # Errors
+/// [`Error::Unavailable`] if the file cannot be read.
+pub fn has_signed_last(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier) -> Result<bool, Error> {
+    let path = dir.join(CHECKPOINTS);
+    if !fs.exists(&path) {
+        return Ok(false);
+    }
+    let file = fs.open(&path, Open::Read).map_err(|_| UNREADABLE)?;
+    let len = file.len().map_err(|_| UNREADABLE)?;
+    let mut tail = vec![0; usize::try_from(len).unwrap_or(usize::MAX).min(MAX_NOTE)];
+    file.read_exact_at(len - tail.len() as u64, &mut tail).map_err(|_| UNREADABLE)?;
+    let text = String::from_utf8_lossy(&tail);
+    // Each note has an empty line in it and one behind it; the last one may be incomplete.
+    let parts: Vec<&str> = text.split("\n\n").collect();
+    let [.., body, signatures, _] = parts.as_slice() else { return Ok(false) };
+    let note = format!("{}\n\n{signatures}\n", body.trim_start_matches('\n'));
+    Ok(verifier.has_signed(&note).unwrap_or(false))
+}

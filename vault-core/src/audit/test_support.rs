@@ -120,6 +120,25 @@ impl Place {
         Log::open_with(Arc::new(self.fs.clone()), &self.dir, self.signer(), clock, options)
     }
 
+    /// With segments of about a KiB, and a checkpoint at once.
+    pub(super) fn open_cutting(&self) -> (Log, Recovery) {
+        self.open_with(self.cutting()).unwrap()
+    }
+
+    pub(super) fn cutting(&self) -> Options {
+        Options {
+            checkpoint_every: Duration::ZERO,
+            segment_size: 1000,
+            archive_retry: Duration::from_millis(20),
+            ..Options::default()
+        }
+    }
+
+    pub(super) fn open_with(&self, options: Options) -> Result<(Log, Recovery), Error> {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
+        Log::open_with(Arc::new(self.fs.clone()), &self.dir, self.signer(), clock, options)
+    }
+
     /// No checkpoint but at opening and closing.
     pub(super) fn open(&self) -> (Log, Recovery) {
         self.try_open(Duration::from_secs(3600)).unwrap()

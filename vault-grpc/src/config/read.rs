@@ -17,8 +17,7 @@ use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
 use super::store::RawStore;
-use super::witness;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, segments, witness};
 
 pub(super) type Text = Spanned<String>;
 
@@ -74,6 +73,7 @@ struct RawAudit {
     key: Text,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
+    segments: Option<segments::RawSegments>,
 }
 
 #[derive(Default, Deserialize)]
@@ -169,6 +169,7 @@ impl Reader<'_> {
             store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
+            segments: segments::segments(self, raw.audit.segments.as_ref())?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
             roots,
             #[cfg(feature = "aws")]
