@@ -415,8 +415,15 @@ async fn prepare_policies(vault: Arc<Vault>) {
 async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut behind = None;
     loop {
         ticks.tick().await;
+        // Each reason once, until it is over.
+        let now = vault.audit().segments().behind;
+        if let Some(why) = now.filter(|_| behind != now) {
+            log(&Event::Warning(why));
+        }
+        behind = now;
         tell_once(&vault, &refusals).await;
         anchor(&vault).await;
     }
