@@ -6,6 +6,7 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
+//!               scorecard     figures of the log and the store
 //! config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
@@ -27,6 +28,7 @@ pub mod plane;
 pub mod prover;
 mod refusals;
 pub mod release;
+pub mod scorecard;
 pub mod service;
 pub mod status;
 mod store;

@@ -81,10 +81,12 @@ mod approvals;
 mod consents;
 mod control;
 mod data;
+mod denials;
 mod embedded;
 mod grants;
 mod in_force;
 mod policies;
+mod scorecard;
 mod settings;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
@@ -96,6 +98,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
+pub use denials::{Denied, STRAYED};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
@@ -141,6 +144,7 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    denials: denials::Denials,
     due: Mutex<upkeep::DuePlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
@@ -158,7 +162,8 @@ impl Vault {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
         let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let denials = denials::Denials::default();
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, due, in_force }.with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -223,6 +228,7 @@ impl Vault {
 
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
+        self.denials.count(refusal);
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonyms = match (&resource.tenant, refusal.check) {

@@ -22,6 +22,7 @@ use vault_core::{Error, Vault};
 
 use crate::config::{Config, ConfigError, LogWitness};
 use crate::pinned::Pinned;
+use crate::scorecard::WitnessState;
 use crate::telemetry::{Event, log};
 
 pub use server::serve;
@@ -92,6 +93,18 @@ impl Witnesses {
             tasks.push(tokio::spawn(hold(self.all.clone(), Arc::clone(vault))));
         }
         tasks
+    }
+
+    /// What is known of each, for the scorecard.
+    pub fn states(&self) -> Vec<WitnessState> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let state = |one: &Arc<One>| {
+            let lag = millis(one.lag());
+            let State { size, why, .. } = one.lock().clone();
+            let (name, mandatory) = (one.name().to_owned(), one.settings.mandatory.map(millis));
+            WitnessState { name, size, lag_millis: Some(lag), why, mandatory_millis: mandatory }
+        };
+        self.all.iter().map(state).collect()
     }
 
     /// Metrics: for each witness the size it cosigned, and for how long it has been behind.
