@@ -49,7 +49,10 @@ const AFTER_CUT: Duration = Duration::from_secs(3);
 /// Names of the health service besides the empty one, which stands for the whole gateway.
 const DATA_SERVICE: &str = "vault.v1.CryptoService";
 const CONTROL_SERVICES: [&str; 5] = [
-    "vault.v1.TenantService", "vault.v1.DatasetService", "vault.v1.ApprovalService", "vault.v1.PolicyService",
+    "vault.v1.TenantService",
+    "vault.v1.DatasetService",
+    "vault.v1.ApprovalService",
+    "vault.v1.PolicyService",
     "vault.v1.ScorecardService",
 ];
 
@@ -101,8 +104,7 @@ impl Gateway {
         let control = Arc::new(Current::new(materials.control));
         let data_routes = with_health(service::data_routes(&vault, &end_users, &config.limits), &reporter);
         let scorecards = Arc::new(scorecard::Source::new(&config, &log_key, &witnesses, (&data, &control)));
-        let control_routes =
-            with_health(service::control_routes(&vault, &scorecards, &config.limits), &reporter);
+        let control_routes = with_health(service::control_routes(&vault, &scorecards, &config.limits), &reporter);
         set_health(&reporter, is_serving(&vault)).await;
         let shared = |routes| Sharing {
             limits: config.limits,
@@ -136,7 +138,7 @@ impl Gateway {
                 let told = told.map(|vault| {
                     let ends = scorecard::endings(&planes.0.load(), &planes.1.load());
                     let mut told = render(&metrics, &refusals, &end_users, &vault) + &witnesses.render();
-                    told.push_str(&inventory::render(&inventory, &vault, &ends));
+                    told.push_str(&inventory::render(&inventory, &vault, &refusals, &ends));
                     told
                 });
                 told.unwrap_or_default()

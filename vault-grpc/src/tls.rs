@@ -151,8 +151,10 @@ impl Materials {
         check_planes_apart(&workloads, &operators).map_err(|error| config.control.client_ca.error(error))?;
         let (workloads, operators) = (Arc::new(workloads), Arc::new(operators));
         let (known_workloads, known_operators) = (Arc::clone(&workloads), Arc::clone(&operators));
-        let is_workload: OfTheOther = Arc::new(move |chain, now| Workload::verify(chain, &known_workloads, now).is_ok());
-        let is_operator: OfTheOther = Arc::new(move |chain, now| Operator::verify(chain, &known_operators, now).is_ok());
+        let is_workload: OfTheOther =
+            Arc::new(move |chain, now| Workload::verify(chain, &known_workloads, now).is_ok());
+        let is_operator: OfTheOther =
+            Arc::new(move |chain, now| Operator::verify(chain, &known_operators, now).is_ok());
         Ok(Self {
             data: load::material(&config.data, workloads, is_operator)?,
             control: load::material(&config.control, operators, is_workload)?,

@@ -165,7 +165,8 @@ impl Keyring {
             census.rows += 1;
             if row.state == KeyState::Active && !destroyed.contains(&owner(&scanned.key)) {
                 let age = now.0.saturating_sub(row.created);
-                let due = limits.data_key_age_millis.is_some_and(|limit| age >= limit) || row.uses >= limits.data_key_uses;
+                let due =
+                    limits.data_key_age_millis.is_some_and(|limit| age >= limit) || row.uses >= limits.data_key_uses;
                 census.data_keys.add(age, due);
             }
             Ok(())
@@ -188,11 +189,7 @@ impl Keyring {
         Ok(census)
     }
 
-    async fn waiting_approvals(
-        &self,
-        census: &mut Census,
-        between: &Between,
-    ) -> Result<(), Error> {
+    async fn waiting_approvals(&self, census: &mut Census, between: &Between) -> Result<(), Error> {
         let mut after: Option<ApprovalId> = None;
         loop {
             let page = self.approvals(after, PAGE).await?;

@@ -47,11 +47,11 @@ pub use path::MAX_CHAIN;
 pub use pem::{certificates_from_pem, crls_from_pem};
 pub use spiffe::{MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, SpiffeId, SpiffeIdError, TrustDomain};
 pub use svid::{MAX_CERTIFICATE, leaf_identity};
-pub use x509::certificate_end;
 pub use token::{
     Algorithm, Binding, IssuerSettings, IssuerTenants, Issuers, KeySet, MAX_ISSUERS, MAX_KEY_SET, MAX_KEYS,
     MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS, MAX_TOKEN, TokenError,
 };
+pub use x509::certificate_end;
 
 use crate::time::Timestamp;
 use path::{Proof, prove};

@@ -98,8 +98,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
-pub use denials::{Denied, STRAYED};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use denials::{Denied, STRAYED};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};

@@ -49,7 +49,8 @@ impl Unanswered {
             Self::Given(error) => log(&Event::Misconfigured(error)),
             Self::Client(error) => {
                 let code = format!("{:?}", error.code());
-                let fields: Vec<_> = error.violations().iter().map(|one| format!("{}: {}", one.field, one.why)).collect();
+                let fields: Vec<_> =
+                    error.violations().iter().map(|one| format!("{}: {}", one.field, one.why)).collect();
                 let why = [&[error.message().to_owned()][..], &fields].concat().join("; ");
                 log(&Event::Misconfigured(ConfigError::new(format!("--gateway, {code}"), why)));
             }

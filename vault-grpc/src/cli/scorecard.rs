@@ -92,7 +92,9 @@ pub(super) fn scorecard(args: &ScorecardArgs) -> ExitCode {
             // The store and root keys of some kinds want to be opened on a thread that may block.
             let (config, from, until) = (config.clone(), args.from, args.until);
             let opened = runtime.spawn_blocking(move || offline(&config, (from, until)));
-            runtime.block_on(opened).unwrap_or_else(|_| Err(Failed::from(ConfigError::new("the scorecard", "panicked"))))
+            runtime
+                .block_on(opened)
+                .unwrap_or_else(|_| Err(Failed::from(ConfigError::new("the scorecard", "panicked"))))
         }
         None => runtime.block_on(asked(args)),
     };

@@ -16,7 +16,13 @@ pub(super) fn escaped(text: &str) -> String {
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
             // Nothing that turns the direction of what follows, or that cannot be seen.
-            c if c.is_control() || ('\u{200b}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c) => out.push('\u{fffd}'),
+            c if c.is_control()
+                || ('\u{200b}'..='\u{200f}').contains(&c)
+                || ('\u{202a}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c) =>
+            {
+                out.push('\u{fffd}')
+            }
             c => out.push(c),
         }
     }
@@ -119,7 +125,8 @@ fn figure(out: &mut String, series: &Series) -> fmt::Result {
     }
     out.push_str("</tr></thead>\n<tbody>\n");
     for (n, label) in series.labels.iter().enumerate() {
-        let values: Vec<f64> = series.bands.iter().map(|band| band.values.get(n).copied().unwrap_or_default()).collect();
+        let values: Vec<f64> =
+            series.bands.iter().map(|band| band.values.get(n).copied().unwrap_or_default()).collect();
         // Days without anything are told by their absence.
         if series.labels.len() > 20 && values.iter().all(|value| *value == 0.0) {
             continue;

@@ -32,7 +32,10 @@ pub(super) fn line(group: &str, id: &str, name: &str, how: &str) -> Making {
 
 impl Making {
     /// A figure that is a number of things.
-    #[expect(clippy::cast_precision_loss, reason = "counts are shown to people; above 2^53 the last digits do not matter")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "counts are shown to people; above 2^53 the last digits do not matter"
+    )]
     pub(super) fn count(mut self, count: u64) -> Self {
         self.0.value = count.to_string();
         self.0.number = Some(count as f64);
@@ -121,25 +124,37 @@ pub(super) fn operators(sum: &Day) -> Vec<Line> {
     let strayed: u64 = sum.strayed.values().sum();
     let shown = certificates_shown(sum);
     let let_in = total(&sum.operators_let_in);
-    let attempts = sum
-        .strayed
-        .iter()
-        .map(|((who, call), by)| Detail::new(format!("{who} {call}"), by));
+    let attempts = sum.strayed.iter().map(|((who, call), by)| Detail::new(format!("{who} {call}"), by));
     vec![
-        line(GROUP, "operators.data_allowed", "operators' data calls that were not refused", "intents of data actions by principals of the operators' domain")
-            .count(let_in)
-            .limit("0")
-            .by(&sum.operators_let_in)
-            .is(unless_zero(let_in, Verdict::Bad)),
-        line(GROUP, "operators.data_attempts", "operators' calls of data RPCs, all refused", "refusals of calls of the other plane, by operator and RPC")
-            .count(strayed)
-            .limit("0")
-            .details(attempts)
-            .is(unless_zero(strayed, Verdict::Attention)),
-        line(GROUP, "operators.data_connections", "operators' certificates shown to the data plane, all refused", "refused handshakes, counted each second; who shows a certificate has not proven to hold its key")
-            .count(shown)
-            .limit("0")
-            .is(unless_zero(shown, Verdict::Attention)),
+        line(
+            GROUP,
+            "operators.data_allowed",
+            "operators' data calls that were not refused",
+            "intents of data actions by principals of the operators' domain",
+        )
+        .count(let_in)
+        .limit("0")
+        .by(&sum.operators_let_in)
+        .is(unless_zero(let_in, Verdict::Bad)),
+        line(
+            GROUP,
+            "operators.data_attempts",
+            "operators' calls of data RPCs, all refused",
+            "refusals of calls of the other plane, by operator and RPC",
+        )
+        .count(strayed)
+        .limit("0")
+        .details(attempts)
+        .is(unless_zero(strayed, Verdict::Attention)),
+        line(
+            GROUP,
+            "operators.data_connections",
+            "operators' certificates shown to the data plane, all refused",
+            "refused handshakes, counted each second; who shows a certificate has not proven to hold its key",
+        )
+        .count(shown)
+        .limit("0")
+        .is(unless_zero(shown, Verdict::Attention)),
         line(GROUP, "operators.active", "operators who did something", "control entries, by operator")
             .count(sum.operators.len() as u64)
             .by(&sum.operators)
@@ -156,7 +171,9 @@ pub(super) fn approvals(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
         ("approvals.approved", "approved", &sum.approved),
         ("approvals.rejected", "rejected", &sum.rejected),
     ] {
-        lines.push(line(GROUP, id, name, "control entries about approvals, by operator").count(total(counts)).by(counts).ok());
+        lines.push(
+            line(GROUP, id, name, "control entries about approvals, by operator").count(total(counts)).by(counts).ok(),
+        );
     }
     let own = total(&sum.own);
     lines.push(
@@ -172,7 +189,12 @@ pub(super) fn approvals(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
         None => median.none("nothing approved"),
     });
     let (expired, pending) = (
-        line(GROUP, "approvals.expired", "expired undecided", "the store's approvals, by the day on which they expired"),
+        line(
+            GROUP,
+            "approvals.expired",
+            "expired undecided",
+            "the store's approvals, by the day on which they expired",
+        ),
         line(GROUP, "approvals.pending", "waiting now", "the store's approvals"),
     );
     match facts.census {
@@ -218,7 +240,12 @@ pub(super) fn keys(sum: &Day, census: Option<&Census>, lifecycle: &LifecycleSett
         let how = "active versions in the store, of tenants that are not destroyed";
         let count = line(GROUP, &format!("keys.{id}.count"), name, how);
         let oldest = line(GROUP, &format!("keys.{id}.oldest"), &format!("age of the oldest of the {name}"), how);
-        let due = line(GROUP, &format!("keys.{id}.due"), &format!("{name} whose rotation is due"), "age or uses of the active version against the configuration");
+        let due = line(
+            GROUP,
+            &format!("keys.{id}.due"),
+            &format!("{name} whose rotation is due"),
+            "age or uses of the active version against the configuration",
+        );
         let Some(ages) = ages else {
             lines.extend([count, oldest, due].map(|line| line.none("not measured")));
             continue;
@@ -228,14 +255,19 @@ pub(super) fn keys(sum: &Day, census: Option<&Census>, lifecycle: &LifecycleSett
         lines.push(due.count(ages.due).limit("0; rotated by themselves").is(unless_zero(ages.due, Verdict::Attention)));
     }
     lines.push(
-        line(GROUP, "keys.rotated", "rotations", "system entries of finished tenant key rotations and of data keys that were due, control entries")
-            .count(sum.tenant_keys_rotated + sum.data_keys_due + sum.data_key_rotations)
-            .details([
-                Detail::new("tenant keys rotated", sum.tenant_keys_rotated),
-                Detail::new("data keys rotated because they were due", sum.data_keys_due),
-                Detail::new("rotations of data keys that operators began", sum.data_key_rotations),
-            ])
-            .ok(),
+        line(
+            GROUP,
+            "keys.rotated",
+            "rotations",
+            "system entries of finished tenant key rotations and of data keys that were due, control entries",
+        )
+        .count(sum.tenant_keys_rotated + sum.data_keys_due + sum.data_key_rotations)
+        .details([
+            Detail::new("tenant keys rotated", sum.tenant_keys_rotated),
+            Detail::new("data keys rotated because they were due", sum.data_keys_due),
+            Detail::new("rotations of data keys that operators began", sum.data_key_rotations),
+        ])
+        .ok(),
     );
     lines
 }
@@ -264,10 +296,21 @@ fn age(making: Making, ages: &KeyAges, limit: Option<u64>) -> Line {
 /// Calls, refusals, consent.
 pub(super) fn access(sum: &Day, census: Option<&Census>) -> Vec<Line> {
     const GROUP: &str = "Access";
-    let accesses = line(GROUP, "access.calls", "data calls and items allowed", "intents of data actions; each item of a batch is one");
+    let accesses = line(
+        GROUP,
+        "access.calls",
+        "data calls and items allowed",
+        "intents of data actions; each item of a batch is one",
+    );
     let denied = line(GROUP, "access.denied", "calls denied", "refusals, by plane, check and rule");
-    let unproven = line(GROUP, "access.unproven", "connections without a proven identity", "refusals counted each second, by rule");
-    let failed = line(GROUP, "access.failed", "calls that failed after they were allowed", "outcome entries, by reason");
+    let unproven = line(
+        GROUP,
+        "access.unproven",
+        "connections without a proven identity",
+        "refusals counted each second, by rule",
+    );
+    let failed =
+        line(GROUP, "access.failed", "calls that failed after they were allowed", "outcome entries, by reason");
     let mut lines = vec![
         accesses.count(total(&sum.accesses)).by(&sum.accesses).ok(),
         denied.count(total(&sum.denied)).by(&sum.denied).ok(),
@@ -283,7 +326,8 @@ pub(super) fn access(sum: &Day, census: Option<&Census>) -> Vec<Line> {
             datasets.figure(format!("{} of {}", census.consent_required, census.datasets), part).ok()
         }
     });
-    let releases = line(GROUP, "consent.releases", "releases under a consent", "intents of Decrypt whose entry names a consent");
+    let releases =
+        line(GROUP, "consent.releases", "releases under a consent", "intents of Decrypt whose entry names a consent");
     lines.push(if sum.releases == 0 {
         releases.none("nothing released")
     } else {
@@ -297,16 +341,32 @@ pub(super) fn access(sum: &Day, census: Option<&Census>) -> Vec<Line> {
 pub(super) fn revocation(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
     const GROUP: &str = "Revocation";
     let erasures = line(GROUP, "revocation.erasures", "erasures carried out", "system entries of finished shreds");
-    let slowest = line(GROUP, "revocation.slowest", "slowest gateway to confirm an erasure", "signed receipts: from the decision to the last confirmed eviction");
+    let slowest = line(
+        GROUP,
+        "revocation.slowest",
+        "slowest gateway to confirm an erasure",
+        "signed receipts: from the decision to the last confirmed eviction",
+    );
     let leases = line(GROUP, "revocation.leases", "gateways whose lease was waited for", "signed receipts");
-    let bad = line(GROUP, "revocation.receipts", "receipts that do not verify", "every receipt of the store against the log's key");
-    let suspended = line(GROUP, "revocation.suspensions", "tenants suspended", "control entries; how soon each gateway followed is not recorded");
+    let bad = line(
+        GROUP,
+        "revocation.receipts",
+        "receipts that do not verify",
+        "every receipt of the store against the log's key",
+    );
+    let suspended = line(
+        GROUP,
+        "revocation.suspensions",
+        "tenants suspended",
+        "control entries; how soon each gateway followed is not recorded",
+    );
     let mut lines = vec![erasures.count(sum.erasures).ok(), suspended.count(sum.suspensions).ok()];
     let Some(census) = facts.census else {
         lines.extend([slowest, leases, bad].map(|line| line.none("not measured")));
         return lines;
     };
-    let within = || census.erasures.iter().filter(|one| (facts.period.from()..facts.period.until()).contains(&one.decided));
+    let within =
+        || census.erasures.iter().filter(|one| (facts.period.from()..facts.period.until()).contains(&one.decided));
     let mut confirmed: Vec<u64> = within().filter_map(|one| one.last_confirmed_millis).collect();
     confirmed.sort_unstable();
     lines.push(match confirmed.last() {

@@ -20,6 +20,8 @@ mod state_lines;
 mod status;
 mod table;
 mod tally;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use html::html;

@@ -25,14 +25,16 @@ fn scale(highest: f64) -> (f64, u32) {
     if highest <= 0.0 {
         return (1.0, 1);
     }
-    let power = 10_f64.powf(highest.log10().floor());
-    let (top, steps) = [(1.0, 4), (2.0, 4), (4.0, 4), (5.0, 5), (10.0, 5)]
-        .into_iter()
-        .map(|(times, steps)| (times * power, steps))
-        .find(|(top, _)| *top >= highest)
-        .unwrap_or((10.0 * power, 5));
     // Nothing is half of a call.
-    if top < 4.0 && highest.fract() == 0.0 { (top.max(1.0).ceil(), if top > 2.0 { 4 } else { top.max(1.0).ceil() as u32 }) } else { (top, steps) }
+    if highest.fract() == 0.0
+        && let Some(few) = (1..=5).find(|few| f64::from(*few) >= highest)
+    {
+        return (f64::from(few), few);
+    }
+    let power = 10_f64.powf(highest.log10().floor());
+    let round = [(1.0, 4), (2.0, 4), (4.0, 4), (5.0, 5), (8.0, 4), (10.0, 5)];
+    let found = round.into_iter().map(|(times, steps)| (times * power, steps)).find(|(top, _)| *top >= highest);
+    found.unwrap_or((10.0 * power, 5))
 }
 
 /// A value as short as it can be read.
@@ -79,8 +81,18 @@ fn draw(out: &mut String, series: &Series) -> std::fmt::Result {
     for step in 0..=steps {
         let value = top * f64::from(step) / f64::from(steps);
         let at = y(value);
-        writeln!(out, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>", WIDTH - RIGHT)?;
-        writeln!(out, "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, at + 4.0, short(value))?;
+        writeln!(
+            out,
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+            WIDTH - RIGHT
+        )?;
+        writeln!(
+            out,
+            "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 8.0,
+            at + 4.0,
+            short(value)
+        )?;
     }
     let slot = inner / float(series.labels.len().max(1));
     let gap = if series.labels.len() > 20 { slot * 0.12 } else { slot * 0.22 };
@@ -117,8 +129,14 @@ fn draw(out: &mut String, series: &Series) -> std::fmt::Result {
     let every = series.labels.len().div_ceil(MOST_LABELS).max(1);
     for (n, label) in series.labels.iter().enumerate().step_by(every) {
         let x = LEFT + slot * (float(n) + 0.5);
-        let label: String = if label.chars().count() > 24 { label.chars().take(23).chain(['…']).collect() } else { label.clone() };
-        writeln!(out, "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>", HEIGHT - 10.0, escaped(&label))?;
+        let label: String =
+            if label.chars().count() > 24 { label.chars().take(23).chain(['…']).collect() } else { label.clone() };
+        writeln!(
+            out,
+            "<text class=\"tick\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            HEIGHT - 10.0,
+            escaped(&label)
+        )?;
     }
     out.push_str("</svg>\n");
     Ok(())
@@ -138,7 +156,7 @@ mod tests {
         for highest in [0.0, 0.003, 0.7, 1.0, 3.0, 7.0, 10.0, 11.0, 99.0, 100.0, 4_711.0, 1e9] {
             let (top, steps) = scale(highest);
             assert!(top >= highest && top > 0.0 && (1..=5).contains(&steps), "{highest}: {top} in {steps}");
-            assert!(highest == 0.0 || top <= highest * 2.6 || top <= 1.0 || top <= 4.0, "{highest}: {top}");
+            assert!(highest == 0.0 || top <= highest * 2.1, "{highest}: {top}");
         }
         assert_eq!([0.0, 7.0, 0.25, 12_500.0, 3e6].map(short), ["0", "7", "0.25", "12.5 k", "3 M"]);
     }

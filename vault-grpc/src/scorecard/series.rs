@@ -51,7 +51,8 @@ fn bands<'a>(axis: &Axis, days: &[(u64, &'a Day)], of: impl Fn(&'a Day) -> Vec<(
             }
         }
     }
-    let mut sorted: Vec<(String, Vec<u64>)> = all.into_iter().filter(|(_, values)| values.iter().any(|by| *by > 0)).collect();
+    let mut sorted: Vec<(String, Vec<u64>)> =
+        all.into_iter().filter(|(_, values)| values.iter().any(|by| *by > 0)).collect();
     sorted.sort_by_key(|(name, values)| (std::cmp::Reverse(values.iter().sum::<u64>()), name.clone()));
     let rest = sorted.split_off(sorted.len().min(MOST_BANDS));
     if !rest.is_empty() {
@@ -89,13 +90,21 @@ pub(super) fn all(facts: &Facts<'_>) -> Vec<Series> {
     approvals.sort_by_key(|band| band.name != "asked for");
     let mut series = vec![
         over_time("denials", "Denials", "calls and connections a day, by reason", denials),
-        over_time("accesses", "Data calls allowed", "calls and items a day, by action", bands(&axis, &days, |day| own(&day.accesses))),
+        over_time(
+            "accesses",
+            "Data calls allowed",
+            "calls and items a day, by action",
+            bands(&axis, &days, |day| own(&day.accesses)),
+        ),
         over_time("approvals", "Approvals", "a day", approvals),
     ];
     series.extend(facts.census.map(|census| {
         let mut labels: Vec<String> = AGE_BOUNDS_DAYS.iter().map(|days| format!("under {days} d")).collect();
         labels.push("older".to_owned());
-        let band = |name: &str, classes: &[u64]| Band { name: name.to_owned(), values: classes.iter().copied().map(float).collect() };
+        let band = |name: &str, classes: &[u64]| Band {
+            name: name.to_owned(),
+            values: classes.iter().copied().map(float).collect(),
+        };
         Series {
             id: "key_ages".to_owned(),
             title: "Ages of active keys".to_owned(),
@@ -106,7 +115,9 @@ pub(super) fn all(facts: &Facts<'_>) -> Vec<Series> {
         }
     }));
     let mut lags: Vec<(String, u64)> = Vec::new();
-    lags.extend(facts.status.witnesses.iter().filter_map(|one| Some((format!("witness {}", one.name), one.lag_millis?))));
+    lags.extend(
+        facts.status.witnesses.iter().filter_map(|one| Some((format!("witness {}", one.name), one.lag_millis?))),
+    );
     lags.extend(facts.status.sinks.iter().map(|one| (format!("sink {}", one.name), one.lag_millis)));
     if !lags.is_empty() {
         let values = lags.iter().map(|(_, millis)| float(*millis) / 1000.0).collect();

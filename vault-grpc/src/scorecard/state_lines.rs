@@ -41,9 +41,15 @@ pub(super) fn log(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
 /// Who watches the log.
 pub(super) fn watchers(facts: &Facts<'_>) -> Vec<Line> {
     const GROUP: &str = "Witnesses and sinks";
-    let mut lines: Vec<Line> = facts.status.witnesses.iter().map(|one| witness(GROUP, one, facts.tally.entries())).collect();
+    let mut lines: Vec<Line> =
+        facts.status.witnesses.iter().map(|one| witness(GROUP, one, facts.tally.entries())).collect();
     if lines.is_empty() {
-        let none = line(GROUP, "witness", "witnesses", "the configuration; without one, a rolled-back log shows only against what somebody kept");
+        let none = line(
+            GROUP,
+            "witness",
+            "witnesses",
+            "the configuration; without one, a rolled-back log shows only against what somebody kept",
+        );
         lines.push(none.none("not configured"));
     }
     lines.extend(facts.status.sinks.iter().map(|one| sink(GROUP, one)));
@@ -98,7 +104,12 @@ pub(super) fn certificates(facts: &Facts<'_>) -> Vec<Line> {
     const GROUP: &str = "Certificates";
     // How long before its end each kind wants somebody; lists are renewed often and by machines.
     let kinds = [
-        ("certificate", "the gateway's own certificates", 7 * DAY, "the certificates that the listeners were loaded with"),
+        (
+            "certificate",
+            "the gateway's own certificates",
+            7 * DAY,
+            "the certificates that the listeners were loaded with",
+        ),
         ("root", "roots that callers are proven by", 90 * DAY, "the trust bundles of both planes"),
         ("list", "revocation lists", DAY / 24, "next updates of the lists of both planes"),
     ];
@@ -128,7 +139,12 @@ fn soonest(first: Timestamp, now: Timestamp, early: u64, made: super::lines::Mak
 /// What the process denies itself.
 pub(super) fn process(facts: &Facts<'_>) -> Vec<Line> {
     const GROUP: &str = "Process";
-    let made = line(GROUP, "process.hardening", "restrictions of the serving process", "what the process asked of the kernel, and got");
+    let made = line(
+        GROUP,
+        "process.hardening",
+        "restrictions of the serving process",
+        "what the process asked of the kernel, and got",
+    );
     let Some(state) = facts.status.hardening else { return vec![made.none("not measured: no gateway was asked")] };
     let parts = [
         ("no core dumps, not dumpable", state.undumpable),

@@ -83,10 +83,8 @@ pub struct Status {
 /// The ends of what both listeners were loaded with.
 pub fn endings(data: &Material<Workload>, control: &Material<Operator>) -> Vec<Ending> {
     let mut all = Vec::new();
-    let planes = [
-        ("data", data.own_end(), data.bundle().ends()),
-        ("control", control.own_end(), control.bundle().ends()),
-    ];
+    let planes =
+        [("data", data.own_end(), data.bundle().ends()), ("control", control.own_end(), control.bundle().ends())];
     for (plane, own, (roots, lists)) in planes {
         all.extend(own.map(|at| Ending { kind: "certificate", name: plane.to_owned(), at }));
         for (kind, ends) in [("root", roots), ("list", lists)] {

@@ -110,9 +110,6 @@ impl Witnesses {
     /// Metrics: for each witness the size it cosigned, and for how long it has been behind.
     pub fn render(&self) -> String {
         let mut out = String::new();
-        if self.all.is_empty() {
-            return out;
-        }
         out.push_str("# HELP blindvault_audit_witness_size Entries of the audit log that the witness has cosigned.\n");
         out.push_str("# TYPE blindvault_audit_witness_size gauge\n");
         for one in &self.all {

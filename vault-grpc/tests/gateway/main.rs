@@ -28,6 +28,7 @@ mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
+mod scorecard;
 mod shredding;
 #[cfg(feature = "prove")]
 #[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
