@@ -247,6 +247,11 @@ impl Config {
         read::read(text, file)
     }
 
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
+    }
+
     /// The name of the audit log, as its checkpoints and verifier key carry it.
     pub fn log_origin(&self) -> String {
         log_origin(&self.instance)
