@@ -161,3 +161,51 @@ async fn the_logs_key_is_rotated_by_a_command_that_can_be_killed() {
     let error = Gateway::start(Config::load(&made.config).unwrap()).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("retired"), "{error}");
 }
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for found in fs::read_dir(from).unwrap() {
+        let path = found.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// Store and log put back together: the gateway starts and answers, as if nothing had been. Only what somebody kept
+/// elsewhere shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_of_store_and_log_together_shows_by_a_callers_receipt() {
+    let fixture = Fixture::start().await;
+    fixture.tenants().await;
+    let Fixture { dir, made, gateway } = fixture;
+    gateway.shutdown().await.unwrap();
+    let root = made.config.parent().unwrap().to_owned();
+    let (data, early) = (root.join("data"), dir.path().join("early"));
+    copy(&data, &early);
+    let config = made.config.clone();
+    let start = async || Gateway::start(Config::load(&config).unwrap()).await.unwrap();
+    let fixture = Fixture { dir, made, gateway: start().await };
+    let client = fixture.workload("billing").await;
+    let target = Target::new("acme", "customers", "billing");
+    let receipt = client.encrypt(&target, b"one").await.unwrap().audit_receipt.unwrap();
+    let Fixture { dir, made, gateway } = fixture;
+    gateway.shutdown().await.unwrap();
+    fs::remove_dir_all(&data).unwrap();
+    copy(&early, &data);
+    let fixture = Fixture { dir, made, gateway: start().await };
+    let client = fixture.workload("billing").await;
+    client.encrypt(&target, b"two").await.unwrap();
+    let file = fixture.dir.path().join("receipt");
+    fs::write(&file, receipt.text()).unwrap();
+    fixture.gateway.shutdown().await.unwrap();
+    let (log, key) = (data.join("audit"), root.join("audit.vkey"));
+    let verify = ["audit", "verify", "--dir", log.to_str().unwrap(), "--key", key.to_str().unwrap()];
+    let (code, said) = run(&verify);
+    assert!(code == 0 && said.contains("not rolled back was not shown"), "{said}");
+    let (code, said) = run(&[&verify[..], &["--receipt", file.to_str().unwrap()]].concat());
+    assert!(code == 1 && said.contains("NOT SOUND"), "{said}");
+}
