@@ -7,9 +7,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ring::digest::{SHA256, digest};
 use vault_benches::tree::{Tree, entry};
-use vault_core::audit::merkle::{
-    consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion,
-};
+use vault_core::audit::merkle::{consistency_proof, inclusion_proof, leaf_hash, verify_consistency, verify_inclusion};
 
 /// How many entries the log has.
 const SIZES: [u64; 3] = [1 << 10, 1 << 16, 1 << 20];

@@ -74,7 +74,11 @@ fn main() {
     let report = verify(&OsFs, &dir, signer().verifier(), &VerifyOptions::default()).unwrap();
     let took = begun.elapsed();
     assert!(report.is_sound(), "{report}");
-    println!("verified {} entries in {took:.2?}: {:.0} a second", report.entries, report.entries as f64 / took.as_secs_f64());
+    println!(
+        "verified {} entries in {took:.2?}: {:.0} a second",
+        report.entries,
+        report.entries as f64 / took.as_secs_f64()
+    );
     let (log, took) = open();
     println!("opened from the state in {took:.1?}");
     log.close().unwrap();

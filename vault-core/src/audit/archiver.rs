@@ -265,7 +265,10 @@ impl Watch for Keeper<'_> {
     /// The names of the tiles, too, are durable before the snapshot is.
     fn segment(&mut self, _: &Snapshot) -> Result<Option<Finding>, Error> {
         for dir in std::mem::take(&mut self.dirs) {
-            self.segments.fs.sync_dir(&dir).map_err(|_| Error::unavailable(Dependency::Audit, "a tile cannot be synced"))?;
+            self.segments
+                .fs
+                .sync_dir(&dir)
+                .map_err(|_| Error::unavailable(Dependency::Audit, "a tile cannot be synced"))?;
         }
         Ok(None)
     }

@@ -34,12 +34,7 @@ impl EntryReader {
     ///
     /// # Errors
     /// As there.
-    pub fn open_with(
-        fs: &dyn Fs,
-        dir: &Path,
-        archive: Option<&Path>,
-        verifier: &LogVerifier,
-    ) -> Result<Self, Error> {
+    pub fn open_with(fs: &dyn Fs, dir: &Path, archive: Option<&Path>, verifier: &LogVerifier) -> Result<Self, Error> {
         Self::start(Segments::of(fs, dir, archive, verifier.origin()), Start::FIRST)
     }
 

@@ -216,7 +216,10 @@ pub(super) fn published(
     let keys = log_keys::known(fs, dir, verifier)?;
     let note = std::str::from_utf8(&bytes).ok();
     let checkpoint = note.and_then(|note| Checkpoint::verify_any(note, keys.iter().map(|key| &key.verifier)).ok());
-    Ok(checkpoint.map(|(checkpoint, _)| checkpoint).map(Some).ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
+    Ok(checkpoint
+        .map(|(checkpoint, _)| checkpoint)
+        .map(Some)
+        .ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
 }
 
 /// Checks one entry against its place in the log and in its tenant's chain.
@@ -377,7 +380,10 @@ pub(super) fn replay(
             return Ok(Err(Finding::Missing { entries: at.edge.size(), checkpoint }));
         }
         if published.is_some_and(|published| at.last.is_none_or(|last| published.size > last.size)) {
-            return Ok(Err(Finding::File { file: CHECKPOINTS, why: "the published checkpoint is not among those kept" }));
+            return Ok(Err(Finding::File {
+                file: CHECKPOINTS,
+                why: "the published checkpoint is not among those kept",
+            }));
         }
     }
     let start = frames.start().clone();

@@ -208,8 +208,7 @@ fn receipts_and_segments_go_over_rotations() {
         log.hand_over(key(&place, next)).unwrap();
     }
     let clock = std::sync::Arc::new(crate::time::SystemClock);
-    let (log, _) =
-        Log::open_with(std::sync::Arc::new(OsFs), &place.dir, key(&place, "c"), clock, options(())).unwrap();
+    let (log, _) = Log::open_with(std::sync::Arc::new(OsFs), &place.dir, key(&place, "c"), clock, options(())).unwrap();
     let begun = std::time::Instant::now();
     while log.segments().archived < log.segments().open {
         assert!(begun.elapsed() < Duration::from_secs(60));

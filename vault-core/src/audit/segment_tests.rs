@@ -375,8 +375,11 @@ fn a_segment_that_was_rewritten_does_not_fit_what_follows() {
     put(1);
     let finding = found(&place);
     // A checkpoint over it comes first, or the entry that names it as its tenant's previous one.
-    assert!(matches!(&finding, Finding::Tree { first_bad, .. } if first_bad.size > firsts[1])
-        || matches!(&finding, Finding::Entry { index, .. } if *index > firsts[1]), "{finding}");
+    assert!(
+        matches!(&finding, Finding::Tree { first_bad, .. } if first_bad.size > firsts[1])
+            || matches!(&finding, Finding::Entry { index, .. } if *index > firsts[1]),
+        "{finding}"
+    );
     std::fs::write(all.archived(1), good).unwrap();
     sound(&place);
 }

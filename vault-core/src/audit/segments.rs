@@ -136,7 +136,9 @@ impl Segments {
         Ok(match Start::read(&*file, &self.origin)? {
             Some(start) if start.number == number => Found::File(file, ENTRIES.to_owned()),
             // A crash while the one before was sealed can leave it under both names.
-            Some(start) if number.checked_sub(1) == Some(start.number) && self.is_sealed(start.number) && !later => Found::End,
+            Some(start) if number.checked_sub(1) == Some(start.number) && self.is_sealed(start.number) && !later => {
+                Found::End
+            }
             _ if later => Found::Missing,
             Some(start) if start.number > number => Found::Missing,
             Some(_) | None => Found::Bad(ENTRIES.to_owned()),
@@ -242,7 +244,9 @@ impl Frames {
         };
         match self.segments.find(number)? {
             Found::End => Ok(Ok(false)),
-            Found::Missing => bad(format!("entries.{number:06}.log"), "missing, and nothing behind it could be checked"),
+            Found::Missing => {
+                bad(format!("entries.{number:06}.log"), "missing, and nothing behind it could be checked")
+            }
             Found::Bad(file) => bad(file, "byte 0: not the header of this segment"),
             Found::File(file, name) => {
                 let found = match name.as_str() {
@@ -255,10 +259,12 @@ impl Frames {
                         self.reader = Some((reader, name));
                         Ok(Ok(true))
                     }
-                    Err(Error::Corrupt { .. }) if found.is_some_and(|found| found.number == number && number > 0) => bad(
-                        name,
-                        "it does not follow what is left of the segment before it: entries are missing there, or were changed",
-                    ),
+                    Err(Error::Corrupt { .. }) if found.is_some_and(|found| found.number == number && number > 0) => {
+                        bad(
+                            name,
+                            "it does not follow what is left of the segment before it: entries are missing there, or were changed",
+                        )
+                    }
                     Err(Error::Corrupt { .. }) => bad(name, "byte 0: not the header of this segment"),
                     Err(error) => Err(error),
                 }
@@ -315,8 +321,7 @@ impl Frames {
                     reader.refresh()?;
                 }
                 Step::End | Step::Torn { .. } => {
-                    let start =
-                        Start { number: self.number + 1, first: reader.next_index(), previous: reader.chain() };
+                    let start = Start { number: self.number + 1, first: reader.next_index(), previous: reader.chain() };
                     self.number = start.number;
                     self.start = start;
                     self.reader = None;

@@ -136,19 +136,8 @@ impl Snapshot {
         let tiles = tiles::Builder::decode(size, &mut input)?;
         input.end()?;
         let edge = Edge::of(size, roots);
-        let snapshot = Self {
-            number,
-            previous,
-            edge,
-            tenants,
-            anchor,
-            policy,
-            keys,
-            last,
-            checkpoints_at,
-            checkpoints,
-            tiles,
-        };
+        let snapshot =
+            Self { number, previous, edge, tenants, anchor, policy, keys, last, checkpoints_at, checkpoints, tiles };
         if snapshot.body() == body { Ok(snapshot) } else { Err(refuse("not as a state is written")) }
     }
 

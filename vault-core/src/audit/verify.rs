@@ -187,7 +187,9 @@ impl Watch for Auditor<'_> {
             return Ok(None);
         }
         let why = match Snapshot::read(self.segments, at.number) {
-            Ok(kept) if kept.body() == (Snapshot { tiles: self.tiles.clone(), ..at.clone() }).body() => return Ok(None),
+            Ok(kept) if kept.body() == (Snapshot { tiles: self.tiles.clone(), ..at.clone() }).body() => {
+                return Ok(None);
+            }
             Ok(_) => "not what the log comes to there".to_owned(),
             Err(Error::Corrupt { at, .. }) => at,
             Err(Error::Unavailable { dependency, why }) => return Err(Error::Unavailable { dependency, why }),
@@ -250,7 +252,9 @@ pub fn verify(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, options: &VerifyO
     }
     let skipped = from.edge.size();
     let before = |size: u64| skipped > 0 && size <= skipped;
-    if options.outside.iter().any(|kept| before(kept.size)) || options.receipts.iter().any(|kept| before(kept.index + 1)) {
+    if options.outside.iter().any(|kept| before(kept.size))
+        || options.receipts.iter().any(|kept| before(kept.index + 1))
+    {
         return Err(Error::FailedPrecondition(
             "a checkpoint or receipt is about entries whose segments are missing; bring them back, or leave it out",
         ));

@@ -1,6 +1,5 @@
 //! `audit`: the log's files, read without a gateway. All but `rotate-key` change nothing and need no secret.
 
-mod export;
 mod prove;
 mod rotate;
 mod show;

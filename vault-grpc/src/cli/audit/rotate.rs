@@ -60,13 +60,7 @@ fn run(config: &Config, prepare: bool) -> Result<(), StartError> {
     Ok(())
 }
 
-fn put_in_place(
-    fs: &dyn Fs,
-    waits: &Path,
-    key: &Path,
-    old: &LogVerifier,
-    new: &LogVerifier,
-) -> Result<(), Error> {
+fn put_in_place(fs: &dyn Fs, waits: &Path, key: &Path, old: &LogVerifier, new: &LogVerifier) -> Result<(), Error> {
     let unwritable = |_| Error::unavailable(Dependency::Audit, "the new key cannot be put in the place of the old one");
     fs.rename(waits, key).map_err(unwritable)?;
     let dir = key.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
