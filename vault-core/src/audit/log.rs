@@ -346,6 +346,7 @@ impl Log {
             tiles,
             published: false,
             found: latest.size,
+            resumed: true,
         };
         let (size, age) = (options.segment_size, options.segment_age);
         let mut writer = Writer {

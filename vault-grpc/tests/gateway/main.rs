@@ -5,6 +5,7 @@
 mod alerts;
 mod audit_entries;
 mod audit_receipts;
+mod audit_segments;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
