@@ -126,7 +126,11 @@ impl Gateway {
             let end_users = Arc::clone(&end_users);
             let render = move || {
                 let told = vault.upgrade();
-                let told = told.map(|vault| render(&metrics, &refusals, &end_users, &vault) + &witnesses.render() + &sinks::render(&vault.audit().sinks()));
+                let told = told.map(|vault| {
+                    render(&metrics, &refusals, &end_users, &vault)
+                        + &witnesses.render()
+                        + &sinks::render(&vault.audit().sinks())
+                });
                 told.unwrap_or_default()
             };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));

@@ -7,9 +7,9 @@ mod verifier;
 
 /// Files with certificates and keys, for other parts that speak TLS.
 pub(crate) mod files {
-    pub(crate) use super::load::{MAX_PEM, read};
     #[cfg(feature = "postgres")]
     pub(crate) use super::load::private_key;
+    pub(crate) use super::load::{MAX_PEM, read};
 }
 
 use std::fmt;

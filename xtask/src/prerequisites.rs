@@ -130,9 +130,8 @@ pub(crate) fn promtool() -> Result<(), String> {
 /// own.
 pub(crate) fn rsyslog() -> Result<(), String> {
     let driver = |dir: &str| Path::new(dir).join("rsyslog/lmnsd_ossl.so").exists();
-    let multiarch = fs::read_dir("/usr/lib").is_ok_and(|mut found| {
-        found.any(|dir| dir.is_ok_and(|dir| dir.path().join("rsyslog/lmnsd_ossl.so").exists()))
-    });
+    let multiarch = fs::read_dir("/usr/lib")
+        .is_ok_and(|mut found| found.any(|dir| dir.is_ok_and(|dir| dir.path().join("rsyslog/lmnsd_ossl.so").exists())));
     if Path::new("/usr/sbin/rsyslogd").exists() && (multiarch || driver("/usr/lib")) {
         Ok(())
     } else {

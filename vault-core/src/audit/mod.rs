@@ -65,6 +65,8 @@ pub use witness::{MAX_REQUEST, NotCosigned, Witness, request};
 #[cfg(test)]
 mod log_tests;
 #[cfg(test)]
+mod sink_crash_tests;
+#[cfg(test)]
 mod sink_file_tests;
 #[cfg(test)]
 mod sink_tests;

@@ -35,7 +35,8 @@ impl Log {
             positions.push(self.position(&**fs, settings, head)?);
         }
         let places = sinks.iter().zip(&positions);
-        let places = places.map(|((settings, sink), position)| (settings.clone(), sink.kind(), position.next)).collect();
+        let places =
+            places.map(|((settings, sink), position)| (settings.clone(), sink.kind(), position.next)).collect();
         let hub = Arc::new(Hub::new(head, places));
         self.shared.sinks.set(Arc::clone(&hub)).map_err(|_| Error::FailedPrecondition("the log has its sinks"))?;
         // What was written meanwhile, by a writer that did not see them yet.

@@ -66,8 +66,7 @@ impl Drop for Sentinel {
 impl Follower {
     pub(super) fn run(mut self) {
         let mut sentinel = Sentinel(Arc::clone(&self.shared), Arc::clone(&self.hub), self.at, false);
-        let mut batch =
-            Batch { reader: None, next: 0, entries: Vec::new(), done: 0, begun: Instant::now(), seen: 0 };
+        let mut batch = Batch { reader: None, next: 0, entries: Vec::new(), done: 0, begun: Instant::now(), seen: 0 };
         let (mut kept, mut kept_at) = (self.position, Instant::now());
         let (mut pause, mut not_before) = (AGAIN, None);
         let mut checked = false;

@@ -181,7 +181,8 @@ impl Hub {
             drop(state);
             return written.drain(..).for_each(|(pending, receipt)| answer(shared, pending, receipt, group));
         }
-        let (waits, now): (Vec<_>, Vec<_>) = written.drain(..).partition(|(pending, _)| pending.reply.waits_for_sinks());
+        let (waits, now): (Vec<_>, Vec<_>) =
+            written.drain(..).partition(|(pending, _)| pending.reply.waits_for_sinks());
         if !waits.is_empty() {
             let waiting = Waiting { end: size, since: Instant::now(), written: waits, group: Arc::clone(group) };
             state.waiting.push_back(waiting);

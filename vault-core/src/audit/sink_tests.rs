@@ -171,7 +171,8 @@ fn a_hung_mandatory_sink_stops_calls_at_its_deadline_and_they_go_on_when_it_has_
     let from = log.head().size;
     attach(&log, &[(settings("siem", true, 100), &sink)]);
     good(&log);
-    let control = block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, Pseudonyms::default())).unwrap();
+    let control =
+        block_on(log.record::<CreateTenant>(permit(decision("new", 3)), None, Pseudonyms::default())).unwrap();
     sink.hang(true);
     let failed = call(&log);
     assert!(is_sink_down(&failed), "{failed:?}");
@@ -182,7 +183,9 @@ fn a_hung_mandatory_sink_stops_calls_at_its_deadline_and_they_go_on_when_it_has_
     // New calls are refused at once, and nothing is written for them.
     let size = || leaves(&place, 0).len();
     until("the outcome of the failed call", || {
-        bodies(&place).iter().any(|body| matches!(body, Body::Outcome { intent, status: Status::Failed, .. } if *intent == from + 1))
+        bodies(&place)
+            .iter()
+            .any(|body| matches!(body, Body::Outcome { intent, status: Status::Failed, .. } if *intent == from + 1))
     });
     let before = size();
     let begun = Instant::now();

@@ -134,9 +134,12 @@ const ROWS: [Row; 5] = [
     ("healthy", "gauge", "1 if the sink has failed nowhere it has not caught up from since.", |sink| {
         f64::from(u8::from(sink.state == SinkState::Good))
     }),
-    ("confirmed_entries", "gauge", "Entries of the audit log, from its start, that the sink has or need not have.", |s| {
-        s.confirmed as f64
-    }),
+    (
+        "confirmed_entries",
+        "gauge",
+        "Entries of the audit log, from its start, that the sink has or need not have.",
+        |s| s.confirmed as f64,
+    ),
     ("lag_entries", "gauge", "Durable entries that the sink has not confirmed.", |sink| sink.lag as f64),
     ("lag_seconds", "gauge", "How long there has been an entry that the sink has not confirmed.", |sink| {
         sink.behind_for.as_secs_f64()

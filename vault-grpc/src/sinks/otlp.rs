@@ -99,7 +99,9 @@ impl OtlpSink {
         // Told apart for whoever has to do something about it; what else it says is not taken over.
         match answer.status() {
             StatusCode::OK => {}
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => return Err("the collector is overloaded"),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                return Err("the collector is overloaded");
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => return Err("the collector refuses us"),
             StatusCode::NOT_FOUND => return Err("the collector takes no logs at this URL"),
             status if status.is_client_error() => return Err("the collector refuses the entries"),

@@ -67,12 +67,7 @@ struct Format {
 }
 
 impl SyslogSink {
-    pub(super) fn load(
-        server: &Syslog,
-        timeout: Duration,
-        origin: &str,
-        fields: Fields,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn load(server: &Syslog, timeout: Duration, origin: &str, fields: Fields) -> Result<Self, ConfigError> {
         let name = ServerName::try_from(server.host.clone())
             .map_err(|_| server.roots.error("is for a host whose name no certificate can have"))?;
         client_config(&server.roots, server.client.as_ref())?;
@@ -294,7 +289,10 @@ mod tests {
         let long = String::from_utf8(format.frame(&entry(&"x".repeat(4000)))).unwrap();
         let (count, message) = long.split_once(' ').unwrap();
         assert_eq!(count.parse::<usize>().unwrap(), message.len());
-        assert!(message.len() < 2048 && message.contains("index=\"7\"") && message.contains("{\"too_long\":4"), "{message}");
+        assert!(
+            message.len() < 2048 && message.contains("index=\"7\"") && message.contains("{\"too_long\":4"),
+            "{message}"
+        );
     }
 
     #[test]

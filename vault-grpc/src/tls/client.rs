@@ -7,8 +7,8 @@ use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 use vault_core::principal::certificates_from_pem;
 
-use crate::config::{ConfigError, NamedFile};
 use super::load::{MAX_PEM, private_key, read};
+use crate::config::{ConfigError, NamedFile};
 
 /// Reads the files, as they are now.
 pub(crate) fn client_config(

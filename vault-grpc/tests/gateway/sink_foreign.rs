@@ -109,7 +109,8 @@ action(type="omfile" file="{out}" template="parts")
         for line in fs::read_to_string(&out).unwrap_or_default().lines() {
             let Ok(line) = serde_json::from_str::<Value>(line) else { continue };
             let data = line["data"].as_str().unwrap().to_owned();
-            let part = |name: &str| data.split_once(&format!(" {name}=\"")).unwrap().1.split_once('"').unwrap().0.to_owned();
+            let part =
+                |name: &str| data.split_once(&format!(" {name}=\"")).unwrap().1.split_once('"').unwrap().0.to_owned();
             assert_eq!((&line["version"], &line["app"]), (&"1".into(), &"blindvault".into()), "{line}");
             assert!(data.starts_with("[blindvault@32473 "), "{line}");
             let text: Value = serde_json::from_str(line["text"].as_str().unwrap().trim()).unwrap();
@@ -138,7 +139,10 @@ action(type="omfile" file="{out}" template="parts")
 async fn a_collector_with_opentelemetrys_own_messages_decodes_every_record() {
     let test = "a_collector_with_opentelemetrys_own_messages_decodes_every_record";
     let Some(python) = std::env::var_os("BLINDVAULT_PYTHON") else {
-        return skipped(test, "BLINDVAULT_PYTHON does not name an interpreter with the packages of xtask/requirements.txt");
+        return skipped(
+            test,
+            "BLINDVAULT_PYTHON does not name an interpreter with the packages of xtask/requirements.txt",
+        );
     };
     let pki = Pki::new();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/python/otlp_collector.py");
@@ -176,7 +180,10 @@ async fn a_collector_with_opentelemetrys_own_messages_decodes_every_record() {
             let index: u64 = attribute("blindvault.index").unwrap()["intValue"].as_str().unwrap().parse().unwrap();
             let leaf = attribute("blindvault.leaf_hash").unwrap()["stringValue"].as_str().unwrap().to_owned();
             let body: Value = serde_json::from_str(record["body"]["stringValue"].as_str().unwrap()).unwrap();
-            assert_eq!((&body["metadata"]["sequence"], &body["unmapped"]["leaf_hash"]), (&index.into(), &leaf.clone().into()));
+            assert_eq!(
+                (&body["metadata"]["sequence"], &body["unmapped"]["leaf_hash"]),
+                (&index.into(), &leaf.clone().into())
+            );
             assert_eq!(record["good"], true, "{record}");
             assert_eq!(record["service"]["service.name"], "blindvault");
             assert!(record["scope"].as_str().unwrap().starts_with("blindvault/"), "{record}");

@@ -100,7 +100,10 @@ async fn a_file_that_is_removed_or_on_a_full_disk_stops_the_data_plane_and_loses
     let error = fixture.operator().await.get_tenant("acme").await.unwrap_err();
     assert!(is_of_sink(&error), "operators' calls need their entries, too: {error}");
     let told = metrics(&fixture).await;
-    for row in ["blindvault_audit_healthy 0", "blindvault_audit_sink_healthy{sink=\"siem\",kind=\"file\",mandatory=\"true\"} 0"] {
+    for row in [
+        "blindvault_audit_healthy 0",
+        "blindvault_audit_sink_healthy{sink=\"siem\",kind=\"file\",mandatory=\"true\"} 0",
+    ] {
         assert!(told.contains(row), "{row}\n{told}");
     }
     assert_eq!(load.answered(), answered, "answered while the sink was away");
@@ -200,7 +203,10 @@ async fn a_best_effort_sink_stops_nobody_and_gets_everything_when_it_is_back() {
     until("lag", || status(&fixture)[0].lag > 50).await;
     assert_eq!(load.refused(), 0);
     let lag = metrics(&fixture).await;
-    assert!(lag.contains("blindvault_audit_sink_healthy{sink=\"siem\",kind=\"syslog\",mandatory=\"false\"} 0"), "{lag}");
+    assert!(
+        lag.contains("blindvault_audit_sink_healthy{sink=\"siem\",kind=\"syslog\",mandatory=\"false\"} 0"),
+        "{lag}"
+    );
     assert!(lag.contains("blindvault_audit_healthy 1"), "{lag}");
     server.refuse(false);
     server.read(true);
