@@ -35,7 +35,7 @@ fn open(fs: &SimFs, place: &Place) -> Result<Log, Error> {
     let settings = SinkSettings {
         name: "siem".into(),
         mandatory: true,
-        deadline: Duration::from_secs(5),
+        deadline: Duration::from_millis(1500),
         queue: 100,
         history: true,
     };
@@ -76,7 +76,9 @@ fn run(fs: &SimFs, place: &Place) -> Vec<Receipt> {
 fn indexes(fs: &SimFs) -> Vec<u64> {
     let text = String::from_utf8(fs.contents(Path::new(FILE)).unwrap_or_default()).unwrap();
     assert!(text.is_empty() || text.ends_with("x\"}\n"));
-    text.lines().map(|line| line.strip_prefix("{\"index\":").unwrap().split(',').next().unwrap().parse().unwrap()).collect()
+    text.lines()
+        .map(|line| line.strip_prefix("{\"index\":").unwrap().split(',').next().unwrap().parse().unwrap())
+        .collect()
 }
 
 /// What is wrong with what a crash left.
