@@ -15,9 +15,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 use vault_core::audit::{Health, SystemEvent};
 use vault_core::principal::{Operator, Workload};
 use vault_core::time::{Clock, SystemClock};
+use vault_core::vault::CharterStanding;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
+use crate::charter;
 use crate::config::{Config, ConfigError};
 use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
@@ -74,6 +76,7 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
         let signer = build::signer(&config)?;
@@ -95,6 +98,7 @@ impl Gateway {
         sinks.attach(&vault)?;
         sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
+        charter::unchanged(&config, &charter)?;
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());
@@ -183,12 +187,21 @@ impl Gateway {
         let config = self.config.clone();
         let signed = !config.policy.signers.is_empty();
         let loading = spawn_blocking(move || {
+            let charter = charter::of(&config)?;
             let policies = if signed { None } else { Some(build::policies(&config)?) };
-            Ok((Materials::load(&config)?, policies, end_users::file_keys(&config)?))
+            let loaded = (Materials::load(&config)?, policies, end_users::file_keys(&config)?);
+            charter::unchanged(&config, &charter)?;
+            Ok((charter, loaded))
         });
         let place = || self.config.file.display().to_string();
-        let (materials, policies, keys) =
+        let (charter, (materials, policies, keys)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
+        if let CharterStanding::Differs(changes) =
+            standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
+        {
+            return Err(build::differs(&self.config, &changes));
+        }
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);
@@ -402,8 +415,15 @@ async fn prepare_policies(vault: Arc<Vault>) {
 async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut behind = None;
     loop {
         ticks.tick().await;
+        // Each reason once, until it is over.
+        let now = vault.audit().segments().behind;
+        if let Some(why) = now.filter(|_| behind != now) {
+            log(&Event::Warning(why));
+        }
+        behind = now;
         tell_once(&vault, &refusals).await;
         anchor(&vault).await;
     }

@@ -8,6 +8,7 @@ mod audit_receipts;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
+mod charters;
 mod command_line;
 mod configuration;
 mod drain;
