@@ -7,11 +7,12 @@ use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
-    CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
+    Approval, CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
     ListDatasetsRequest, ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
     RotateDataKeysRequest, RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
 
+use crate::approvals::an_approval;
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
@@ -130,14 +131,14 @@ impl OperatorClient {
         a_tenant(self.limits.answer(self.tenants().suspend_tenant(request)).await?.tenant)
     }
 
-    /// Ends a suspension.
+    /// Asks for a suspension to be lifted. Nothing happens until others approve it.
     ///
     /// # Errors
     /// See the type.
-    pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
+    pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ResumeTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
         let request = self.limits.request(message, self.limits.unary)?;
-        a_tenant(self.limits.answer(self.tenants().resume_tenant(request)).await?.tenant)
+        an_approval(self.limits.answer(self.tenants().resume_tenant(request)).await?.approval)
     }
 
     /// Makes a new version of the tenant key, under the custody of the one before.
@@ -148,7 +149,8 @@ impl OperatorClient {
         self.rotate(tenant, None, reason).await
     }
 
-    /// Makes a new version of the tenant key under another custody.
+    /// Asks for a new version of the tenant key under another custody: nothing happens until others approve `approval` of
+    /// the answer. Under the custody that the tenant has, it is made at once.
     ///
     /// # Errors
     /// See the type.

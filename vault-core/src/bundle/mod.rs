@@ -7,10 +7,12 @@
 //!   trust      who may sign, what must be proved, for which vault
 //!     signed   a bundle with its signatures; its file
 //!       content   the canonical bytes, their bounds, their digest
+//!   changes    what a bundle changes, by name
 //! ```
 //!
 //! `docs/policy.md`, section "Bundles", is the specification.
 
+mod changes;
 mod content;
 mod provers;
 mod rows;
@@ -22,6 +24,7 @@ mod trust;
 
 use std::fmt;
 
+pub(crate) use changes::{Before, differences};
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
 pub use provers::{MAX_PROVERS, Provers};
 pub(crate) use rows::check_row;

@@ -78,6 +78,7 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod chores;
 mod consents;
 mod control;
 mod data;
@@ -86,6 +87,7 @@ mod grants;
 mod in_force;
 mod policies;
 mod settings;
+mod shredding;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
 mod tests;
@@ -94,11 +96,12 @@ mod upkeep;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use approvals::Wanted;
 pub use consents::{ConsentCall, ConsentReceipt};
-pub use control::ControlCall;
+pub use control::{ControlCall, CustodyChange};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use policies::ValidPolicy;
-pub use settings::LifecycleSettings;
+pub use settings::{ApprovalSettings, LifecycleSettings};
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
 pub use upkeep::Tended;
 
@@ -141,7 +144,9 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    approvals: ApprovalSettings,
     due: Mutex<upkeep::DuePlaces>,
+    approvals_seen: Mutex<chores::ApprovalPlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
 }
@@ -157,8 +162,10 @@ impl Vault {
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
-        let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let (anchored, approvals_seen) = (Mutex::default(), Mutex::default());
+        let (in_force, approvals) = (None, ApprovalSettings::default());
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, approvals, due, approvals_seen, in_force }
+            .with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -166,6 +173,13 @@ impl Vault {
     pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
         self.keys.count_for(lifecycle.data_key_uses.min(LifecycleSettings::MOST_USES));
         Self { lifecycle, ..self }
+    }
+
+    /// The same vault with other demands on approvals.
+    #[must_use]
+    pub const fn with_approvals(mut self, approvals: ApprovalSettings) -> Self {
+        self.approvals = approvals;
+        self
     }
 
     /// The audit log: its health, its checkpoints.

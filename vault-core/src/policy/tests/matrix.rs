@@ -259,6 +259,7 @@ fn table() -> String {
     control_rows::<ListApprovals>(&authorizer, &mut out);
     control_rows::<Approve>(&authorizer, &mut out);
     control_rows::<Reject>(&authorizer, &mut out);
+    control_rows::<CancelApproval>(&authorizer, &mut out);
     control_rows::<GetApproval>(&authorizer, &mut out);
     control_rows::<RequestGrant>(&authorizer, &mut out);
     control_rows::<RevokeGrant>(&authorizer, &mut out);
