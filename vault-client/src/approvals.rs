@@ -18,7 +18,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn shred_subject(&self, tenant: &str, subject: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ShredSubjectRequest { tenant: tenant.into(), subject: subject.into(), reason: reason.into() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().shred_subject(request)).await?.approval)
     }
 
@@ -28,7 +28,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn shred_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ShredTenantRequest { tenant: tenant.into(), reason: reason.into() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().shred_tenant(request)).await?.approval)
     }
 
@@ -59,7 +59,7 @@ impl OperatorClient {
             state: state.into(),
             waiting_for_me,
         };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         self.limits.answer(self.approvals().list_approvals(request)).await
     }
 
@@ -69,7 +69,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_approval(&self, tenant: &str, approval: &str) -> Result<Approval, ClientError> {
         let message = GetApprovalRequest { tenant: tenant.into(), approval: approval.into(), reason: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().get_approval(request)).await?.approval)
     }
 
@@ -86,7 +86,7 @@ impl OperatorClient {
             reason: reason.into(),
             subject: subject.map(str::to_owned),
         };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().approve(request)).await?.approval)
     }
 
@@ -96,7 +96,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn reject(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = RejectRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().reject(request)).await?.approval)
     }
 
@@ -106,7 +106,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn cancel_approval(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = CancelApprovalRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().cancel_approval(request)).await?.approval)
     }
 

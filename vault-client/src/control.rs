@@ -1,6 +1,9 @@
 //! The control plane, for operators.
 
+use prost::Message;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
+use tonic::{Code, Request};
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
@@ -11,6 +14,7 @@ use vault_proto::v1::{
     ListDatasetsRequest, ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
     RotateDataKeysRequest, RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
+use zeroize::Zeroizing;
 
 use crate::approvals::an_approval;
 use crate::call::{ANSWER_ROOM, Limits};
@@ -32,6 +36,8 @@ pub struct OperatorClient {
     pub(crate) grants: GrantServiceClient<Channel>,
     pub(crate) policies: PolicyServiceClient<Channel>,
     pub(crate) limits: Limits,
+    /// `authorization` of every call.
+    bearer: Option<MetadataValue<Ascii>>,
 }
 
 impl OperatorClient {
@@ -50,7 +56,7 @@ impl OperatorClient {
         let approvals = ApprovalServiceClient::new(channel.clone());
         let grants = GrantServiceClient::new(channel.clone());
         let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default() }
+        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default(), bearer: None }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -58,6 +64,28 @@ impl OperatorClient {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
+    }
+
+    /// Sends a token as `authorization: Bearer` with each call from here on.
+    ///
+    /// # Errors
+    /// `Local` if it has characters that no token has.
+    pub fn with_token(mut self, token: &str) -> Result<Self, ClientError> {
+        let text = Zeroizing::new(format!("Bearer {token}"));
+        let refused = |_| ClientError::local(Code::InvalidArgument, "CONFIGURATION", "the token is not a token");
+        let mut bearer: MetadataValue<Ascii> = text.parse().map_err(refused)?;
+        bearer.set_sensitive(true);
+        self.bearer = Some(bearer);
+        Ok(self)
+    }
+
+    /// A request within its limit, with the deadline and the token.
+    pub(crate) fn request<M: Message>(&self, message: M, limit: usize) -> Result<Request<M>, ClientError> {
+        let mut request = self.limits.request(message, limit)?;
+        if let Some(bearer) = &self.bearer {
+            request.metadata_mut().insert("authorization", bearer.clone());
+        }
+        Ok(request)
     }
 
     /// Makes a tenant, under the gateway's default root key unless one is named.
@@ -76,7 +104,7 @@ impl OperatorClient {
             reason: reason.into(),
             custody: None,
         };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
     }
 
@@ -96,7 +124,7 @@ impl OperatorClient {
             reason: reason.into(),
             custody: Some(custody),
         };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
     }
 
@@ -106,7 +134,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_tenant(&self, tenant: &str) -> Result<Tenant, ClientError> {
         let message = GetTenantRequest { tenant: tenant.into(), reason: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().get_tenant(request)).await?.tenant)
     }
 
@@ -117,7 +145,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn list_tenants(&self, page_size: i32, page_token: &str) -> Result<ListTenantsResponse, ClientError> {
         let message = ListTenantsRequest { page_size, page_token: page_token.into(), reason: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         self.limits.answer(self.tenants().list_tenants(request)).await
     }
 
@@ -127,7 +155,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn suspend_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
         let message = SuspendTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().suspend_tenant(request)).await?.tenant)
     }
 
@@ -137,7 +165,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ResumeTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().resume_tenant(request)).await?.approval)
     }
 
@@ -171,7 +199,7 @@ impl OperatorClient {
     ) -> Result<RotateTenantKeyResponse, ClientError> {
         let message =
             RotateTenantKeyRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new(), custody };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         self.limits.answer(self.tenants().rotate_tenant_key(request)).await
     }
 
@@ -187,7 +215,7 @@ impl OperatorClient {
     ) -> Result<u64, ClientError> {
         let message =
             RotateDataKeysRequest { tenant: tenant.into(), dataset: dataset.map(Into::into), reason: reason.into() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         Ok(self.limits.answer(self.tenants().rotate_data_keys(request)).await?.rotated_data_keys)
     }
 
@@ -219,7 +247,7 @@ impl OperatorClient {
     /// # Errors
     /// See the type.
     pub async fn create_dataset_as(&self, message: CreateDatasetRequest) -> Result<Dataset, ClientError> {
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().create_dataset(request)).await?.dataset)
     }
 
@@ -229,7 +257,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_dataset(&self, tenant: &str, dataset: &str) -> Result<Dataset, ClientError> {
         let message = GetDatasetRequest { tenant: tenant.into(), dataset: dataset.into(), reason: String::new() };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().get_dataset(request)).await?.dataset)
     }
 
@@ -249,7 +277,7 @@ impl OperatorClient {
             page_token: page_token.into(),
             reason: String::new(),
         };
-        let request = self.limits.request(message, self.limits.unary)?;
+        let request = self.request(message, self.limits.unary)?;
         self.limits.answer(self.datasets().list_datasets(request)).await
     }
 

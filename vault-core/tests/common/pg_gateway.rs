@@ -13,7 +13,7 @@ use vault_core::kms::Roots;
 use vault_core::principal::{Operator, Workload};
 use vault_core::store::{PostgresSettings, PostgresStore};
 use vault_core::time::SystemClock;
-use vault_core::vault::{DecryptRequest, EncryptRequest};
+use vault_core::vault::{ApprovalSettings, DecryptRequest, EncryptRequest};
 use vault_core::{Error, Vault};
 
 use crate::fixture::{People, because, call, context, dataset, open_vault_on, resume, target, tenant};
@@ -108,8 +108,17 @@ impl Gateway {
     }
 
     pub(crate) fn approve(&self, asked: &Approval) -> Result<Approval, Error> {
+        self.approve_as(&self.bob, asked)
+    }
+
+    pub(crate) fn approve_as(&self, who: &Operator, asked: &Approval) -> Result<Approval, Error> {
         let seen = Seen { request_sha256: asked.request_sha256, subject: asked.ordered.subject() };
-        block_on(self.vault.approve(&call(&self.bob, &self.reason), (&tenant("acme"), asked.id), seen))
+        block_on(self.vault.approve(&call(who, &self.reason), (&tenant("acme"), asked.id), seen))
+    }
+
+    /// The same gateway with other demands on approvals.
+    pub(crate) fn with_approvals(self, settings: ApprovalSettings) -> Self {
+        Self { vault: self.vault.with_approvals(settings), ..self }
     }
 
     pub(crate) fn found(&self, asked: &Approval) -> Approval {
@@ -127,4 +136,5 @@ impl Gateway {
 const _: () = {
     let _ = (Gateway::set_up, Gateway::suspend, Gateway::resume, Gateway::until, Gateway::decrypt, Gateway::encrypt);
     let _ = (Gateway::ask, Gateway::approve, Gateway::found, Gateway::receipt, Gateway::start);
+    let _ = Gateway::with_approvals;
 };

@@ -228,7 +228,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// An instant (ms since 1970) as RFC 3339 writes it, in UTC.
-pub(super) fn rfc3339(millis: u64) -> String {
+pub(in crate::cli) fn rfc3339(millis: u64) -> String {
     let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
     // The civil calendar from days, as in Hinnant's `civil_from_days`, for days from 1970 on.
     let shifted = days + 719_468;

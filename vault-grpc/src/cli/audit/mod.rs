@@ -4,6 +4,8 @@ mod export;
 mod prove;
 mod show;
 
+pub(super) use export::rfc3339;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
