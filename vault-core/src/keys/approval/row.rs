@@ -216,6 +216,11 @@ impl ApprovalRow {
         Ok(())
     }
 
+    /// Whether it ended without being carried out.
+    pub(in crate::keys) const fn was_taken_back(&self) -> bool {
+        matches!(self.state, ApprovalState::Rejected | ApprovalState::Cancelled | ApprovalState::Expired)
+    }
+
     /// Where it stands at an instant.
     pub(super) const fn state_at(&self, now: Timestamp) -> ApprovalState {
         match self.state {

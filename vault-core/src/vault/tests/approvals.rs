@@ -449,3 +449,21 @@ fn a_request_of_an_earlier_version_is_read_and_rejected_but_not_approved() {
     let rejected = block_on(vault.reject(&call(&operator("bob"), &because()), &tenant("acme"), id)).unwrap();
     assert_eq!(rejected.state, ApprovalState::Rejected);
 }
+
+#[test]
+fn a_newer_backup_takes_back_what_was_cancelled_since_an_older_one() {
+    use crate::keys::is_tombstone;
+    let (_dir, scene) = scene(delayed());
+    let vault = &scene.vault;
+    let [cancelled, scheduled] = [0, 1].map(|_| {
+        scene.later(1);
+        let asked = ask_tenant(vault);
+        approve(vault, "bob", &asked).unwrap();
+        asked
+    });
+    cancel(vault, "carol", &cancelled).unwrap();
+    let row =
+        |asked: &Approval| block_on(vault.keys.store().get(Table::Approvals, &asked.id.0)).unwrap().unwrap().value;
+    assert!(is_tombstone(Table::Approvals, &row(&cancelled)));
+    assert!(!is_tombstone(Table::Approvals, &row(&scheduled)));
+}
