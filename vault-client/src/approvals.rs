@@ -1,6 +1,5 @@
 //! What takes more than one operator: asking for it, and approving it.
 
-use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::{
     Approval, ApprovalState, ApproveRequest, CancelApprovalRequest, GetApprovalRequest, ListApprovalsRequest,
@@ -10,6 +9,7 @@ use vault_proto::v1::{
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Asks for the destruction of all data keys of a subject. Nothing happens until another operator approves it.
@@ -18,7 +18,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn shred_subject(&self, tenant: &str, subject: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ShredSubjectRequest { tenant: tenant.into(), subject: subject.into(), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().shred_subject(request)).await?.approval)
     }
 
@@ -28,7 +28,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn shred_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ShredTenantRequest { tenant: tenant.into(), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().shred_tenant(request)).await?.approval)
     }
 
@@ -59,7 +59,7 @@ impl OperatorClient {
             state: state.into(),
             waiting_for_me,
         };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.approvals().list_approvals(request)).await
     }
 
@@ -69,7 +69,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_approval(&self, tenant: &str, approval: &str) -> Result<Approval, ClientError> {
         let message = GetApprovalRequest { tenant: tenant.into(), approval: approval.into(), reason: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().get_approval(request)).await?.approval)
     }
 
@@ -86,18 +86,8 @@ impl OperatorClient {
             reason: reason.into(),
             subject: subject.map(str::to_owned),
         };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().approve(request)).await?.approval)
-    }
-
-    /// Rejects what is pending.
-    ///
-    /// # Errors
-    /// See the type.
-    pub async fn reject(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
-        let message = RejectRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
-        an_approval(self.limits.answer(self.approvals().reject(request)).await?.approval)
     }
 
     /// Takes back what is pending, or what is approved and waits for its time.
@@ -106,11 +96,21 @@ impl OperatorClient {
     /// See the type.
     pub async fn cancel_approval(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = CancelApprovalRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.approvals().cancel_approval(request)).await?.approval)
     }
 
-    fn approvals(&self) -> ApprovalServiceClient<Channel> {
+    /// Rejects what is pending.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn reject(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
+        let message = RejectRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        an_approval(self.limits.answer(self.approvals().reject(request)).await?.approval)
+    }
+
+    fn approvals(&self) -> ApprovalServiceClient<ControlChannel> {
         self.approvals.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

@@ -1,9 +1,7 @@
 //! The control plane, for operators.
 
-use prost::Message;
-use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Code, Request};
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
@@ -14,12 +12,12 @@ use vault_proto::v1::{
     ListDatasetsRequest, ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
     RotateDataKeysRequest, RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
-use zeroize::Zeroizing;
 
 use crate::approvals::an_approval;
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
+use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
 /// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
@@ -30,14 +28,13 @@ use crate::error::ClientError;
 /// reached or did not answer in time, `Gateway` if it refused.
 #[derive(Debug, Clone)]
 pub struct OperatorClient {
-    tenants: TenantServiceClient<Channel>,
-    datasets: DatasetServiceClient<Channel>,
-    pub(crate) approvals: ApprovalServiceClient<Channel>,
-    pub(crate) grants: GrantServiceClient<Channel>,
-    pub(crate) policies: PolicyServiceClient<Channel>,
+    tenants: TenantServiceClient<ControlChannel>,
+    datasets: DatasetServiceClient<ControlChannel>,
+    pub(crate) approvals: ApprovalServiceClient<ControlChannel>,
+    pub(crate) grants: GrantServiceClient<ControlChannel>,
+    pub(crate) policies: PolicyServiceClient<ControlChannel>,
     pub(crate) limits: Limits,
-    /// `authorization` of every call.
-    bearer: Option<MetadataValue<Ascii>>,
+    channel: Channel,
 }
 
 impl OperatorClient {
@@ -51,12 +48,26 @@ impl OperatorClient {
 
     /// Uses a channel that exists.
     pub fn from_channel(channel: Channel) -> Self {
-        let tenants = TenantServiceClient::new(channel.clone());
-        let datasets = DatasetServiceClient::new(channel.clone());
-        let approvals = ApprovalServiceClient::new(channel.clone());
-        let grants = GrantServiceClient::new(channel.clone());
-        let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default(), bearer: None }
+        Self::bringing(OperatorTokens::default(), channel)
+    }
+
+    fn bringing(tokens: OperatorTokens, channel: Channel) -> Self {
+        let through = || InterceptedService::new(channel.clone(), tokens.clone());
+        Self {
+            tenants: TenantServiceClient::new(through()),
+            datasets: DatasetServiceClient::new(through()),
+            approvals: ApprovalServiceClient::new(through()),
+            grants: GrantServiceClient::new(through()),
+            policies: PolicyServiceClient::new(through()),
+            limits: Limits::default(),
+            channel,
+        }
+    }
+
+    /// Brings a token with each call from here on, as a gateway demands that is told whose tokens prove operators.
+    #[must_use]
+    pub fn with_tokens(self, tokens: OperatorTokens) -> Self {
+        Self { limits: self.limits, ..Self::bringing(tokens, self.channel) }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -64,28 +75,6 @@ impl OperatorClient {
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
-    }
-
-    /// Sends a token as `authorization: Bearer` with each call from here on.
-    ///
-    /// # Errors
-    /// `Local` if it has characters that no token has.
-    pub fn with_token(mut self, token: &str) -> Result<Self, ClientError> {
-        let text = Zeroizing::new(format!("Bearer {token}"));
-        let refused = |_| ClientError::local(Code::InvalidArgument, "CONFIGURATION", "the token is not a token");
-        let mut bearer: MetadataValue<Ascii> = text.parse().map_err(refused)?;
-        bearer.set_sensitive(true);
-        self.bearer = Some(bearer);
-        Ok(self)
-    }
-
-    /// A request within its limit, with the deadline and the token.
-    pub(crate) fn request<M: Message>(&self, message: M, limit: usize) -> Result<Request<M>, ClientError> {
-        let mut request = self.limits.request(message, limit)?;
-        if let Some(bearer) = &self.bearer {
-            request.metadata_mut().insert("authorization", bearer.clone());
-        }
-        Ok(request)
     }
 
     /// Makes a tenant, under the gateway's default root key unless one is named.
@@ -104,7 +93,7 @@ impl OperatorClient {
             reason: reason.into(),
             custody: None,
         };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
     }
 
@@ -124,7 +113,7 @@ impl OperatorClient {
             reason: reason.into(),
             custody: Some(custody),
         };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().create_tenant(request)).await?.tenant)
     }
 
@@ -134,7 +123,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_tenant(&self, tenant: &str) -> Result<Tenant, ClientError> {
         let message = GetTenantRequest { tenant: tenant.into(), reason: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().get_tenant(request)).await?.tenant)
     }
 
@@ -145,7 +134,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn list_tenants(&self, page_size: i32, page_token: &str) -> Result<ListTenantsResponse, ClientError> {
         let message = ListTenantsRequest { page_size, page_token: page_token.into(), reason: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.tenants().list_tenants(request)).await
     }
 
@@ -155,7 +144,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn suspend_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
         let message = SuspendTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_tenant(self.limits.answer(self.tenants().suspend_tenant(request)).await?.tenant)
     }
 
@@ -165,7 +154,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ResumeTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.tenants().resume_tenant(request)).await?.approval)
     }
 
@@ -199,7 +188,7 @@ impl OperatorClient {
     ) -> Result<RotateTenantKeyResponse, ClientError> {
         let message =
             RotateTenantKeyRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new(), custody };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.tenants().rotate_tenant_key(request)).await
     }
 
@@ -215,7 +204,7 @@ impl OperatorClient {
     ) -> Result<u64, ClientError> {
         let message =
             RotateDataKeysRequest { tenant: tenant.into(), dataset: dataset.map(Into::into), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         Ok(self.limits.answer(self.tenants().rotate_data_keys(request)).await?.rotated_data_keys)
     }
 
@@ -247,7 +236,7 @@ impl OperatorClient {
     /// # Errors
     /// See the type.
     pub async fn create_dataset_as(&self, message: CreateDatasetRequest) -> Result<Dataset, ClientError> {
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().create_dataset(request)).await?.dataset)
     }
 
@@ -257,7 +246,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn get_dataset(&self, tenant: &str, dataset: &str) -> Result<Dataset, ClientError> {
         let message = GetDatasetRequest { tenant: tenant.into(), dataset: dataset.into(), reason: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         a_dataset(self.limits.answer(self.datasets().get_dataset(request)).await?.dataset)
     }
 
@@ -277,15 +266,15 @@ impl OperatorClient {
             page_token: page_token.into(),
             reason: String::new(),
         };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.datasets().list_datasets(request)).await
     }
 
-    pub(crate) fn tenants(&self) -> TenantServiceClient<Channel> {
+    pub(crate) fn tenants(&self) -> TenantServiceClient<ControlChannel> {
         self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 
-    fn datasets(&self) -> DatasetServiceClient<Channel> {
+    fn datasets(&self) -> DatasetServiceClient<ControlChannel> {
         self.datasets.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

@@ -1,6 +1,5 @@
 //! Policy bundles, for operators.
 
-use tonic::transport::Channel;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
 use vault_proto::v1::{
     ActivatePolicyRequest, Approval, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse,
@@ -11,6 +10,7 @@ use crate::approvals::an_approval;
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Says whether a policy bundle, given as its file, could come into force now.
@@ -19,7 +19,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn validate_policy(&self, document: &str) -> Result<ValidatePolicyResponse, ClientError> {
         let message = ValidatePolicyRequest { document: document.into(), reason: String::new() };
-        let request = self.request(message, self.limits.batch)?;
+        let request = self.limits.request(message, self.limits.batch)?;
         self.limits.answer(self.policies().validate_policy(request)).await
     }
 
@@ -29,7 +29,7 @@ impl OperatorClient {
     /// See the type.
     pub async fn propose_policy(&self, document: &str, reason: &str) -> Result<PolicyBundle, ClientError> {
         let message = ProposePolicyRequest { document: document.into(), reason: reason.into() };
-        let request = self.request(message, self.limits.batch)?;
+        let request = self.limits.request(message, self.limits.batch)?;
         a_bundle(self.limits.answer(self.policies().propose_policy(request)).await?.bundle)
     }
 
@@ -40,7 +40,7 @@ impl OperatorClient {
     pub async fn activate_policy(&self, seen: &PolicyBundle, reason: &str) -> Result<Approval, ClientError> {
         let message =
             ActivatePolicyRequest { version: seen.version, sha256: seen.sha256.clone(), reason: reason.into() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         an_approval(self.limits.answer(self.policies().activate_policy(request)).await?.approval)
     }
 
@@ -49,7 +49,7 @@ impl OperatorClient {
     /// # Errors
     /// See the type.
     pub async fn get_policy(&self, version: u64) -> Result<GetPolicyResponse, ClientError> {
-        let request = self.request(GetPolicyRequest { version, reason: String::new() }, self.limits.unary)?;
+        let request = self.limits.request(GetPolicyRequest { version, reason: String::new() }, self.limits.unary)?;
         self.limits.answer(self.policies().get_policy(request)).await
     }
 
@@ -59,11 +59,11 @@ impl OperatorClient {
     /// See the type.
     pub async fn list_policies(&self, page_size: i32, page_token: &str) -> Result<ListPoliciesResponse, ClientError> {
         let message = ListPoliciesRequest { page_size, page_token: page_token.into(), reason: String::new() };
-        let request = self.request(message, self.limits.unary)?;
+        let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.policies().list_policies(request)).await
     }
 
-    fn policies(&self) -> PolicyServiceClient<Channel> {
+    fn policies(&self) -> PolicyServiceClient<ControlChannel> {
         self.policies.clone().max_decoding_message_size(self.limits.batch.saturating_add(ANSWER_ROOM))
     }
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{Value, json};
-use vault_client::{ClientError, Code, Endpoint, OperatorClient};
+use vault_client::{ClientError, Code, Endpoint, OperatorClient, OperatorTokens};
 use vault_core::Error;
 use vault_core::id::{ApprovalId, Reason};
 use vault_grpc::telemetry::{Event, log};
@@ -120,7 +120,10 @@ impl Remote {
         let endpoint = Endpoint::new(self.gateway.as_str(), name, ca, cert, key.as_bytes());
         let client = OperatorClient::connect(&endpoint).await?;
         Ok(match &self.token_file {
-            Some(file) => client.with_token(Zeroizing::new(read("--token-file", file)?).trim())?,
+            Some(file) => {
+                let token = Zeroizing::new(read("--token-file", file)?);
+                client.with_tokens(OperatorTokens::fixed(token.trim()))
+            }
             None => client,
         })
     }
