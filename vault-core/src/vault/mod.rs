@@ -78,6 +78,7 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod charter;
 mod chores;
 mod consents;
 mod control;
@@ -97,6 +98,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use approvals::Wanted;
+pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::{ControlCall, CustodyChange};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};

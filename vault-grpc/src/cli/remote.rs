@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use vault_client::{ClientError, Code, Endpoint, OperatorClient, OperatorTokens};
 use vault_core::Error;
 use vault_core::id::{ApprovalId, Reason};
+use vault_grpc::sinks::fields::rfc3339;
 use vault_grpc::telemetry::{Event, log};
 use vault_proto::v1;
 use zeroize::Zeroizing;
@@ -201,7 +202,7 @@ pub(super) fn time(at: Option<&vault_proto::Timestamp>) -> Value {
         let seconds = u64::try_from(at.seconds).ok()?.checked_mul(1000)?;
         seconds.checked_add(u64::try_from(at.nanos).ok()? / 1_000_000)
     };
-    at.and_then(millis).map_or(Value::Null, |millis| json!(super::audit::rfc3339(millis)))
+    at.and_then(millis).map_or(Value::Null, |millis| json!(rfc3339(millis)))
 }
 
 /// An object of what is said: neither empty nor absent.
