@@ -311,7 +311,11 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     let keys = keyring_of(config, store, roots)?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+    Ok(Assembled {
+        vault: Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals),
+        trust,
+        recovery,
+    })
 }
 
 /// Waits for something that brings what threads it needs, on a thread that may block.
