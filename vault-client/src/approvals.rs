@@ -1,6 +1,5 @@
 //! What takes two operators: asking for it, and approving it.
 
-use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::{
     Approval, ApproveRequest, GetApprovalRequest, ListApprovalsRequest, ListApprovalsResponse, RejectRequest,
@@ -10,6 +9,7 @@ use vault_proto::v1::{
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Asks for the destruction of all data keys of a subject. Nothing happens until another operator approves it.
@@ -80,7 +80,7 @@ impl OperatorClient {
         an_approval(self.limits.answer(self.approvals().reject(request)).await?.approval)
     }
 
-    fn approvals(&self) -> ApprovalServiceClient<Channel> {
+    fn approvals(&self) -> ApprovalServiceClient<ControlChannel> {
         self.approvals.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

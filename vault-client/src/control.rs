@@ -1,5 +1,6 @@
 //! The control plane, for operators.
 
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
@@ -15,6 +16,7 @@ use vault_proto::v1::{
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
+use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
 /// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
@@ -25,12 +27,13 @@ use crate::error::ClientError;
 /// reached or did not answer in time, `Gateway` if it refused.
 #[derive(Debug, Clone)]
 pub struct OperatorClient {
-    tenants: TenantServiceClient<Channel>,
-    datasets: DatasetServiceClient<Channel>,
-    pub(crate) approvals: ApprovalServiceClient<Channel>,
-    pub(crate) grants: GrantServiceClient<Channel>,
-    pub(crate) policies: PolicyServiceClient<Channel>,
+    tenants: TenantServiceClient<ControlChannel>,
+    datasets: DatasetServiceClient<ControlChannel>,
+    pub(crate) approvals: ApprovalServiceClient<ControlChannel>,
+    pub(crate) grants: GrantServiceClient<ControlChannel>,
+    pub(crate) policies: PolicyServiceClient<ControlChannel>,
     pub(crate) limits: Limits,
+    channel: Channel,
 }
 
 impl OperatorClient {
@@ -44,12 +47,26 @@ impl OperatorClient {
 
     /// Uses a channel that exists.
     pub fn from_channel(channel: Channel) -> Self {
-        let tenants = TenantServiceClient::new(channel.clone());
-        let datasets = DatasetServiceClient::new(channel.clone());
-        let approvals = ApprovalServiceClient::new(channel.clone());
-        let grants = GrantServiceClient::new(channel.clone());
-        let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default() }
+        Self::bringing(OperatorTokens::default(), channel)
+    }
+
+    fn bringing(tokens: OperatorTokens, channel: Channel) -> Self {
+        let through = || InterceptedService::new(channel.clone(), tokens.clone());
+        Self {
+            tenants: TenantServiceClient::new(through()),
+            datasets: DatasetServiceClient::new(through()),
+            approvals: ApprovalServiceClient::new(through()),
+            grants: GrantServiceClient::new(through()),
+            policies: PolicyServiceClient::new(through()),
+            limits: Limits::default(),
+            channel,
+        }
+    }
+
+    /// Brings a token with each call from here on, as a gateway demands that is told whose tokens prove operators.
+    #[must_use]
+    pub fn with_tokens(self, tokens: OperatorTokens) -> Self {
+        Self { limits: self.limits, ..Self::bringing(tokens, self.channel) }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -251,11 +268,11 @@ impl OperatorClient {
         self.limits.answer(self.datasets().list_datasets(request)).await
     }
 
-    pub(crate) fn tenants(&self) -> TenantServiceClient<Channel> {
+    pub(crate) fn tenants(&self) -> TenantServiceClient<ControlChannel> {
         self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 
-    fn datasets(&self) -> DatasetServiceClient<Channel> {
+    fn datasets(&self) -> DatasetServiceClient<ControlChannel> {
         self.datasets.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

@@ -15,6 +15,7 @@ use vault_core::id::Fingerprint;
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
 use vault_core::store::{Anchor, Store};
+use vault_core::principal::OperatorList;
 use vault_core::time::SystemClock;
 use vault_core::vault::VaultParts;
 use vault_core::{Error, Vault};
@@ -24,6 +25,7 @@ pub use roots::{Absent, roots};
 use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
+use crate::operators;
 use crate::release;
 use crate::store;
 use crate::telemetry::{Event, log};
@@ -173,6 +175,8 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     let signer = signer(config)?;
     policy_trust(config, &signer)?;
     EndUsers::load(config)?;
+    operators::list(config, signer.verifier())?;
+    operators::keys(config)?;
     executable(config)?;
     Witnesses::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
@@ -289,7 +293,22 @@ pub fn install_policy(config: &Config, signed: &SignedBundle) -> Result<BundleRe
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let signer = signer(config)?;
+    vault_for(config, &operators::list(config, signer.verifier())?)
+}
+
+/// The same, for these operators. A list that is older than one that was in force before is refused.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault_for(config: &Config, operators: &OperatorList) -> Result<Vault, StartError> {
     let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
+    if let Some(named) = &config.operators.list
+        && let Err(error) = operators.check_follows(recovery.operators)
+    {
+        vault.close()?;
+        return Err(named.file.error(error).into());
+    }
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
     match vault.policy_bundle() {

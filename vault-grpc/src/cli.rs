@@ -8,6 +8,7 @@ mod commands;
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
+mod operators;
 mod policy;
 mod print;
 mod serve;
@@ -104,6 +105,9 @@ enum Command {
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// The list of operators.
+    #[command(subcommand)]
+    Operators(operators::OperatorsCommand),
     /// A witness of audit logs, for somebody else than who runs the log.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
@@ -163,6 +167,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(command) => audit::run(command),
+        Command::Operators(command) => operators::run(command),
         Command::Witness(command) => witness::run(command),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, operators_from_body};
 use super::checkpoint::{self, Checkpoint};
 use super::entry::{Entry, first_previous};
 use super::frame::{self, UNREADABLE};
@@ -14,6 +14,7 @@ use super::signer::LogVerifier;
 use crate::error::Error;
 use crate::fs::{Fs, Open};
 use crate::id::TenantId;
+use crate::principal::ListRef;
 
 pub(super) const ENTRIES: &str = "entries.log";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
@@ -130,6 +131,8 @@ pub(super) struct State {
     pub(super) anchor: Option<Anchor>,
     /// The last policy bundle that came into force.
     pub(super) policy: Option<PolicyMark>,
+    /// The list of operators with the highest version that was in force.
+    pub(super) operators: Option<ListRef>,
     /// The hash of the last frame.
     pub(super) chain: Hash,
     /// The end of the last whole frame, and how many bytes of an incomplete one follow.
@@ -276,6 +279,7 @@ pub(super) fn replay(
     let mut edge = Edge::new();
     let mut tenants = Tenants::new();
     let (mut anchor, mut policy) = (None, None);
+    let mut operators: Option<ListRef> = None;
     let mut signed_end = frames.position();
     if let Some(finding) = ahead.advance()? {
         return Ok(Err(finding));
@@ -299,6 +303,9 @@ pub(super) fn replay(
                 Ok(entry) => {
                     anchor = Anchor::from_body(&entry.body).or(anchor);
                     policy = PolicyMark::from_body(&entry.body).or(policy);
+                    let list = operators_from_body(&entry.body);
+                    let newer = |list: &ListRef| operators.is_none_or(|before| before.version <= list.version);
+                    operators = list.filter(newer).or(operators);
                 }
                 Err(why) => return Ok(Err(Finding::Entry { index, position, why })),
             }
@@ -326,6 +333,7 @@ pub(super) fn replay(
         tenants,
         anchor,
         policy,
+        operators,
         chain: frames.chain(),
         entries_end: frames.position(),
         torn,

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
@@ -26,12 +27,15 @@ use super::stream::TlsConn;
 use super::{Phase, Proven, Shared};
 use crate::config::Limits;
 use crate::metrics::{Call, Metrics};
-use crate::plane::{Caller, Principal};
+use crate::plane::{Admission, Caller, Principal};
 use crate::service::undecodable;
 use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
+
+/// Where the standard health service is.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// After a GOAWAY: how long no call may run before a peer that does not hang up is cut.
 const QUIET: Duration = Duration::from_millis(500);
@@ -47,7 +51,8 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let connection = TlsConn { tls, cut: cutting, _closed: closing };
     let activity = Arc::new(Activity::default());
     let metrics = Arc::clone(&shared.metrics);
-    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity), metrics };
+    let (routes, admission) = (shared.routes.clone(), shared.admission.clone());
+    let service = Answering { routes, caller, admission, activity: Arc::clone(&activity), metrics };
     // The server takes a stream of connections; this one has one.
     let incoming = stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending());
     let mut serving = pin!(server(&shared.limits).serve_with_incoming_shutdown(service, incoming, async {
@@ -183,6 +188,7 @@ impl Drop for Running {
 struct Answering<P> {
     routes: Routes,
     caller: Caller<P>,
+    admission: Option<Arc<dyn Admission<P>>>,
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
 }
@@ -192,6 +198,7 @@ impl<P> Clone for Answering<P> {
         Self {
             routes: self.routes.clone(),
             caller: self.caller.clone(),
+            admission: self.admission.clone(),
             activity: Arc::clone(&self.activity),
             metrics: Arc::clone(&self.metrics),
         }
@@ -208,12 +215,25 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.caller.clone());
         let running = self.activity.begin();
         let mut counted = self.metrics.begin(request.uri().path());
-        let answer = self.routes.call(request);
+        // Whether a gateway serves is told to every certificate of its plane, as it is to every load balancer.
+        let admission = self.admission.clone().filter(|_| !request.uri().path().starts_with(HEALTH));
+        let (caller, mut routes) = (self.caller.clone(), self.routes.clone());
         Box::pin(async move {
-            let answer = undecodable::mend(answer.await?);
+            let caller = match admission {
+                None => Ok(caller),
+                Some(admission) => admission.admit(&caller, request.headers()).await,
+            };
+            let answer = match caller {
+                Ok(caller) => {
+                    // It has served its purpose.
+                    request.headers_mut().remove(AUTHORIZATION);
+                    request.extensions_mut().insert(caller);
+                    undecodable::mend(routes.call(request).await?)
+                }
+                Err(status) => status.into_http(),
+            };
             // A call that failed has its status here, any other behind its body.
             if let Some(call) = &mut counted {
                 call.answered(answer.headers());
