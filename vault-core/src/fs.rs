@@ -70,6 +70,14 @@ pub trait File: Send + Sync + fmt::Debug {
     /// As the operating system reports.
     fn links(&self) -> io::Result<u64>;
 
+    /// Which file it is, whatever it is called: the numbers of its device and its inode.
+    ///
+    /// # Errors
+    /// As the operating system reports; [`io::ErrorKind::Unsupported`] where files have no numbers.
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// The permission bits, for example 0o600.
     ///
     /// # Errors
@@ -276,6 +284,11 @@ impl File for OsFile {
 
     fn links(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.nlink())
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.0.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn mode(&self) -> io::Result<u32> {

@@ -17,16 +17,18 @@ use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, R
 use vault_core::store::{Anchor, Store};
 use vault_core::principal::OperatorList;
 use vault_core::time::SystemClock;
-use vault_core::vault::VaultParts;
+use vault_core::vault::{CharterStanding, VaultParts};
 use vault_core::{Error, Vault};
 
 pub use roots::{Absent, roots};
 
+use crate::charter;
 use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
 use crate::operators;
 use crate::release;
+use crate::sinks::Sinks;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
@@ -34,6 +36,8 @@ use crate::witness::Witnesses;
 
 /// Longest schema or policy file, in bytes.
 const MAX_POLICY: u64 = 256 * 1024;
+/// Most lines of a charter that a message repeats.
+const MOST_CHANGES: usize = 20;
 
 /// Why the gateway does not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,6 +183,7 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     operators::keys(config)?;
     executable(config)?;
     Witnesses::load(config, signer.verifier())?;
+    Sinks::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 
@@ -288,6 +293,26 @@ pub fn install_policy(config: &Config, signed: &SignedBundle) -> Result<BundleRe
     installed
 }
 
+/// Holds the configuration against the charter in force.
+fn adopt_charter(config: &Config, vault: &Vault) -> Result<(), StartError> {
+    let own = charter::of(config)?;
+    match waited(vault.adopt_charter(&own, !config.charter_enforced))? {
+        CharterStanding::InForce => Ok(()),
+        CharterStanding::Differs(changes) => Err(differs(config, &changes).into()),
+    }
+}
+
+/// Says how a configuration differs from what operators agreed on.
+pub(crate) fn differs(config: &Config, changes: &[String]) -> ConfigError {
+    let shown: Vec<&str> = changes.iter().take(MOST_CHANGES).map(String::as_str).collect();
+    let more = if changes.len() > MOST_CHANGES { "\n  …" } else { "" };
+    let why = format!(
+        "differs from the charter in force, which only an approval changes (docs/charter.md):\n  {}{more}",
+        shown.join("\n  ")
+    );
+    ConfigError::new(config.file.display().to_string(), why)
+}
+
 /// The vault of a configuration: opens store and audit log, or makes them where there are none.
 ///
 /// # Errors
@@ -311,6 +336,7 @@ pub fn vault_for(config: &Config, operators: &OperatorList) -> Result<Vault, Sta
     }
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
+    adopt_charter(config, &vault)?;
     match vault.policy_bundle() {
         Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),
         None if unsigned => log(&Event::Notice(

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod charter;
 mod end_users;
 mod hardening;
 mod lifecycle;
@@ -13,6 +14,7 @@ mod prove;
 mod read;
 mod release;
 mod roots;
+mod sink;
 mod store;
 mod witness;
 
@@ -31,6 +33,7 @@ pub use operators::{Operators, OperatorsFile};
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
 
@@ -190,6 +193,8 @@ pub struct Config {
     pub audit_key: NamedFile,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
+    /// Who else gets every entry of the audit log.
+    pub sinks: Vec<LogSink>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.
@@ -197,6 +202,8 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whether the charter changes by approval only; not asked for in development.
+    pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
     pub end_users: Vec<TokenIssuer>,
     /// Who operates the vault.

@@ -15,9 +15,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 use vault_core::audit::{Health, LogVerifier, SystemEvent};
 use vault_core::principal::{Operator, OperatorList, Workload};
 use vault_core::time::{Clock, SystemClock};
+use vault_core::vault::CharterStanding;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
+use crate::charter;
 use crate::config::{Config, ConfigError};
 use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
@@ -26,6 +28,7 @@ use crate::operators::{self, Operators};
 use crate::plane::{Admission, Principal};
 use crate::refusals::Refusals;
 use crate::service;
+use crate::sinks::{self, Sinks};
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
 use crate::witness::Witnesses;
@@ -76,10 +79,14 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
-        let log_key = build::signer(&config)?.verifier().clone();
+        let signer = build::signer(&config)?;
+        let log_key = signer.verifier().clone();
         let witnesses = Witnesses::load(&config, &log_key)?;
+        let sinks = Sinks::load(&config, &log_key)?;
+        drop(signer);
         let (list, keys) = (operators::list(&config, &log_key)?, operators::keys(&config)?);
         let refusals = Arc::new(Refusals::default());
         let operators = Arc::new(Operators::new(list, keys, Arc::clone(&refusals)));
@@ -94,7 +101,11 @@ impl Gateway {
         let vault = spawn_blocking(move || build::vault_for(&building, &list)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
+        let patience = sinks.patience();
+        sinks.attach(&vault)?;
+        sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
+        charter::unchanged(&config, &charter)?;
         operators::tell(&config, &operators.list());
         if config.operators.list.is_some() {
             // Who could call is in the log before anybody can.
@@ -118,6 +129,9 @@ impl Gateway {
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
+        if !config.sinks.is_empty() {
+            background.push(tokio::spawn(sinks::tell(Arc::downgrade(&vault))));
+        }
         if config.policy.prove.is_some() {
             background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
         }
@@ -129,7 +143,11 @@ impl Gateway {
             let end_users = Arc::clone(&end_users);
             let render = move || {
                 let told = vault.upgrade();
-                let told = told.map(|vault| render(&metrics, &refusals, &end_users, &vault) + &witnesses.render());
+                let told = told.map(|vault| {
+                    render(&metrics, &refusals, &end_users, &vault)
+                        + &witnesses.render()
+                        + &sinks::render(&vault.audit().sinks())
+                });
                 told.unwrap_or_default()
             };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
@@ -184,13 +202,22 @@ impl Gateway {
         let config = self.config.clone();
         let (signed, log_key) = (!config.policy.signers.is_empty(), self.log_key.clone());
         let loading = spawn_blocking(move || {
+            let charter = charter::of(&config)?;
             let policies = if signed { None } else { Some(build::policies(&config)?) };
             let keys = (end_users::file_keys(&config)?, operators::file_keys(&config)?);
-            Ok((Materials::load(&config)?, policies, keys, operators::list(&config, &log_key)?))
+            let loaded = (Materials::load(&config)?, policies, keys, operators::list(&config, &log_key)?);
+            charter::unchanged(&config, &charter)?;
+            Ok((charter, loaded))
         });
         let place = || self.config.file.display().to_string();
-        let (materials, policies, keys, list) =
+        let (charter, (materials, policies, keys, list)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
+        if let CharterStanding::Differs(changes) =
+            standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
+        {
+            return Err(build::differs(&self.config, &changes));
+        }
         self.follow(&list).await?;
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);

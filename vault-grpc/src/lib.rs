@@ -6,10 +6,11 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
+//! charter · config · pinned · store · sinks · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
+pub mod charter;
 pub mod config;
 pub mod convert;
 #[cfg(feature = "dev")]
@@ -32,6 +33,7 @@ pub mod prover;
 mod refusals;
 pub mod release;
 pub mod service;
+pub mod sinks;
 pub mod status;
 mod store;
 pub mod telemetry;

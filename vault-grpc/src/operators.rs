@@ -35,10 +35,17 @@ pub(crate) struct Operators {
 /// # Errors
 /// [`ConfigError`] naming the file, and the line in it.
 pub fn list(config: &Config, log: &LogVerifier) -> Result<OperatorList, ConfigError> {
-    let Some(named) = &config.operators.list else { return Ok(OperatorList::default()) };
-    if named.owner.is_same_key(log) {
-        return Err(ConfigError::new(&named.owner_place, "is the audit log's own key, which the gateway holds"));
+    match &config.operators.list {
+        Some(named) if named.owner.is_same_key(log) => {
+            Err(ConfigError::new(&named.owner_place, "is the audit log's own key, which the gateway holds"))
+        }
+        _ => read(config),
     }
+}
+
+/// The same, whoever holds the owner's key.
+pub(crate) fn read(config: &Config) -> Result<OperatorList, ConfigError> {
+    let Some(named) = &config.operators.list else { return Ok(OperatorList::default()) };
     let bytes = files::read(&named.file, MAX_NOTE, false)?;
     let note = std::str::from_utf8(&bytes).map_err(|_| named.file.error("is not UTF-8"))?;
     let text = named.owner.note(note).map_err(|error| named.file.error(error))?;

@@ -97,6 +97,13 @@ pub enum SystemEvent {
     PolicyProposed(PolicyMark),
     /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
     PolicyInstalling(PolicyMark),
+    /// A charter is about to come into force that nobody had to approve: the first, or one in development.
+    Charter {
+        /// 1 for the first.
+        number: u64,
+        /// Its digest.
+        digest: Fingerprint,
+    },
     /// A backup of the store was written.
     Backup {
         /// How many rows it holds.
@@ -179,6 +186,10 @@ impl SystemEvent {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_installing", about.as_str(), mark.version, 0)
             }
+            Self::Charter { number, digest } => {
+                about = digest.to_string();
+                ("charter", about.as_str(), number, 0)
+            }
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),
             Self::Refusals { reason, second, count } => ("refusals", reason, second, count),
@@ -221,9 +232,9 @@ struct Threads {
 /// the last entries until it is opened again.
 pub struct Log {
     pub(super) shared: Arc<Shared>,
-    heads: Arc<Heads>,
-    signer: Arc<LogSigner>,
-    dir: PathBuf,
+    pub(super) heads: Arc<Heads>,
+    pub(super) signer: Arc<LogSigner>,
+    pub(super) dir: PathBuf,
     threads: Mutex<Option<Threads>>,
     /// Dropped last, after the threads have ended.
     _lock: Box<dyn Lock>,
@@ -386,14 +397,14 @@ impl Log {
         self.append(Draft::new(None, Some(tenant.clone()), &event.body())).await
     }
 
-    /// Appends one entry and waits until it is durable.
-    pub(super) async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
+    /// Appends one entry of the log's own and waits until it is durable.
+    async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.submit(vec![Pending { draft, reply: Reply::Receipt(sender) }])?;
-        receiver.await.map_err(|_| self.shared.unavailable())
+        self.shared.submit(vec![Pending { draft, reply: Reply::Durable(sender) }])?;
+        self.shared.answer(receiver).await
     }
 
-    /// Records the end, writes what waits, signs the last checkpoint, brings the tiles up to it, and ends the threads.
+    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint, brings the tiles up to it, and ends the threads.
     /// Blocks until then.
     ///
     /// # Errors
@@ -412,6 +423,9 @@ impl Log {
             self.shared.close();
             // The threads report their own panics as a failed log.
             drop(threads.writer.join());
+            if let Some(sinks) = self.shared.sinks.get() {
+                sinks.stop(&self.shared, how == Stop::Cleanly);
+            }
             self.heads.stop(how);
             drop(threads.publisher.join());
         }

@@ -5,6 +5,7 @@
 //!                                  │ entries.log, the durable record
 //!                                  ▼
 //!                         publisher: checkpoints (signed, all kept), tiles (derived)
+//!                         sinks: whoever else gets every entry
 //! ```
 //!
 //! `docs/audit.md` is the specification. Without what somebody keeps elsewhere (a cosigned checkpoint, an audit receipt)
@@ -29,6 +30,12 @@ mod receipt;
 mod recorded;
 mod replay;
 mod signer;
+mod sink;
+mod sink_attach;
+mod sink_file;
+mod sink_follow;
+mod sink_hub;
+mod sink_position;
 mod tiles;
 mod verify;
 mod wire;
@@ -49,12 +56,18 @@ pub use receipt::{AuditReceipt, MAX_RECEIPT_ENTRIES};
 pub use recorded::{Intent, Outcome, Recorded};
 pub use replay::Finding;
 pub use signer::{LogSigner, LogVerifier};
+pub use sink::{Delivered, MAX_SINK_NAME, Sink, SinkSettings, SinkState, SinkStatus};
+pub use sink_file::{FileSink, Line};
 pub use tiles::TileReader;
 pub use verify::{Report, VerifyOptions, verify};
 pub use witness::{MAX_REQUEST, NotCosigned, Witness, request};
 
 #[cfg(test)]
 mod log_tests;
+#[cfg(test)]
+mod sink_file_tests;
+#[cfg(test)]
+mod sink_tests;
 #[cfg(test)]
 mod tamper_tests;
 #[cfg(test)]

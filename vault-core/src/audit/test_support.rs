@@ -58,6 +58,9 @@ impl File for FaultyFile {
     fn links(&self) -> io::Result<u64> {
         self.0.links()
     }
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
+    }
 }
 
 impl Fs for FaultyFs {

@@ -2,17 +2,17 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::Checkpoint;
 use super::entry::first_previous;
 use super::frame::{Builder, MAX_BODY};
-use super::group::{Group, Growing};
+use super::group::Growing;
 use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
-use super::queue::{Armed, Pending, Receipt, Reply, Shared};
+use super::queue::{Pending, Receipt, Shared};
 use super::replay::Tenants;
 use super::signer::LogSigner;
+use super::sink_hub::answer;
 use crate::failpoint::{Moment, Step, reach};
 use crate::fs::File;
 use crate::time::Clock;
@@ -117,7 +117,7 @@ impl Writer {
         Ok(leaf)
     }
 
-    /// One write, one sync; then, and only then, the answers.
+    /// One write, one sync; then, and only then, the answers, of which those to callers wait for mandatory sinks.
     fn flush(&mut self, written: &mut Vec<(Pending, Receipt)>) -> Result<(), &'static str> {
         if self.file.len().map_err(why)? != self.end {
             return Err("the log's file was changed by somebody else");
@@ -141,23 +141,11 @@ impl Writer {
         let head = Checkpoint { size: self.edge.size(), root: self.edge.root() };
         self.heads.grow(head);
         let group = Arc::new(self.growing.finish(&self.edge, head, Arc::clone(&self.signer)));
-        for (pending, receipt) in written.drain(..) {
-            self.answer(pending, receipt, &group);
+        match self.shared.sinks.get() {
+            Some(sinks) => sinks.committed(&self.shared, head.size, written, &group),
+            None => written.drain(..).for_each(|(pending, receipt)| answer(&self.shared, pending, receipt, &group)),
         }
         Ok(())
-    }
-
-    fn answer(&self, pending: Pending, receipt: Receipt, group: &Arc<Group>) {
-        // Whoever does not wait any more gets no answer; an intent that comes back is dropped, and says so itself.
-        match pending.reply {
-            Reply::Nobody => {}
-            Reply::Receipt(sender) => drop(sender.send(receipt)),
-            Reply::Intent(sender) => {
-                let (request, tenant) = pending.draft.names();
-                let (shared, group) = (Arc::clone(&self.shared), Arc::clone(group));
-                drop(sender.send(Armed { shared, receipt, group, request, tenant, settled: AtomicBool::new(false) }));
-            }
-        }
     }
 }
 

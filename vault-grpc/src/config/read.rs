@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
@@ -17,6 +18,7 @@ use super::operators::{self, RawOperators};
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
+use super::sink;
 use super::store::RawStore;
 use super::witness;
 use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
@@ -39,6 +41,8 @@ struct Raw {
     #[cfg(feature = "aws")]
     aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
+    #[serde(default)]
+    charter: RawCharter,
     #[serde(default)]
     end_users: RawEndUsers,
     operators: Option<Spanned<RawOperators>>,
@@ -76,6 +80,8 @@ struct RawAudit {
     key: Text,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
+    #[serde(default)]
+    sink: Vec<Spanned<sink::RawSink>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -180,10 +186,12 @@ impl Reader<'_> {
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
+            sinks: sink::sinks(self, raw.audit.sink, environment)?,
             roots,
             #[cfg(feature = "aws")]
             aws,
             policy: self.policy(&raw.policy, environment)?,
+            charter_enforced: self.charter(&raw.charter, environment)?,
             operators: operators::operators(self, raw.operators, &end_users, environment)?,
             end_users,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,

@@ -16,7 +16,7 @@ use landlock::{
 };
 use vault_core::fs::{Fs, OsFs};
 
-use crate::config::{Config, ConfigError, IssuerKeys, NamedFile, PostgresAddress, Prove, Root, Store};
+use crate::config::{Config, ConfigError, IssuerKeys, NamedFile, PostgresAddress, Prove, Root, SinkTarget, Store};
 
 /// What resolving names of hosts, loading modules and telling the time of day read.
 const SYSTEM: &[&str] = &[
@@ -145,11 +145,16 @@ impl Paths {
     }
 }
 
-/// The directories of store and audit log.
+/// The directories of store, audit log and the files that are its sinks.
 fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
     let mut dirs = vec![(&config.audit_dir, config.audit_dir.path.as_path())];
     if let Store::Embedded(file) = &config.store {
         dirs.push((file, directory(&file.path)));
+    }
+    for sink in &config.sinks {
+        if let SinkTarget::File(file) = &sink.to {
+            dirs.push((file, directory(&file.path)));
+        }
     }
     dirs
 }
@@ -200,6 +205,15 @@ fn named(config: &Config) -> Vec<&NamedFile> {
         }
     }
     files.extend(config.witnesses.iter().filter_map(|witness| witness.url.roots.as_ref()));
+    for sink in &config.sinks {
+        let (roots, client) = match &sink.to {
+            SinkTarget::File(_) => continue,
+            SinkTarget::Syslog(server) => (Some(&server.roots), &server.client),
+            SinkTarget::Otlp { url, client } => (url.roots.as_ref(), client),
+        };
+        files.extend(roots);
+        files.extend(client.iter().flat_map(|(certificate, key)| [certificate, key]));
+    }
     files.extend(config.release.as_ref().map(|release| &release.signature));
     if let Store::Postgres(postgres) = &config.store {
         files.extend(&postgres.password);

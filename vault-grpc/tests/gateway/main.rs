@@ -8,6 +8,7 @@ mod audit_receipts;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
+mod charters;
 mod command_line;
 mod configuration;
 mod drain;
@@ -29,6 +30,10 @@ mod reload;
 mod roots;
 mod saml_bridge;
 mod shredding;
+mod sink_foreign;
+mod sink_load;
+mod sink_receivers;
+mod sinks;
 #[cfg(feature = "prove")]
 #[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 #[path = "../../../vault-core/tests/common/solver.rs"]

@@ -1,6 +1,5 @@
 //! `audit`: the log's files, read without a gateway. Nothing here changes them, and no command needs a secret.
 
-mod export;
 mod prove;
 mod show;
 
