@@ -212,13 +212,17 @@ impl Gateway {
         let place = || self.config.file.display().to_string();
         let (charter, (materials, policies, keys, list)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        if let Some(named) = &self.config.operators.list {
+            let before = self.operators.list().reference();
+            list.check_follows(Some(before)).map_err(|error| named.file.error(error))?;
+        }
         let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
         if let CharterStanding::Differs(changes) =
             standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
         {
             return Err(build::differs(&self.config, &changes));
         }
-        self.follow(&list).await?;
+        self.record(&list).await?;
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);
@@ -236,10 +240,11 @@ impl Gateway {
         Ok(epoch)
     }
 
-    /// Records a list of operators that is about to come into force; one that is older than the one in force is refused.
-    async fn follow(&self, list: &OperatorList) -> Result<(), ConfigError> {
-        let Some(named) = &self.config.operators.list else { return Ok(()) };
-        list.check_follows(Some(self.operators.list().reference())).map_err(|error| named.file.error(error))?;
+    /// Records a list of operators that is about to come into force.
+    async fn record(&self, list: &OperatorList) -> Result<(), ConfigError> {
+        if self.config.operators.list.is_none() {
+            return Ok(());
+        }
         let recorded = self.vault.audit().system(SystemEvent::Operators(list.reference())).await;
         recorded.map(drop).map_err(|error| ConfigError::new("the audit log", error.to_string()))
     }

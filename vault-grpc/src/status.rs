@@ -52,10 +52,11 @@ fn late(reason: &'static str, message: &'static str) -> Status {
     Status::with_error_details(Code::DeadlineExceeded, message, details)
 }
 
-/// An operator's call that is not taken for one: `check` names the rule of the token that was broken.
+/// An operator's call that is not taken for one: the reason names the rule of the token that was broken.
 pub(crate) fn no_operator(rule: OperatorTokenError) -> Status {
     let mut details = ErrorDetails::new();
-    details.set_error_info("OPERATOR_TOKEN", DOMAIN, HashMap::from([("check".to_owned(), rule.name().to_owned())]));
+    let metadata = HashMap::from([("check".to_owned(), "token".to_owned())]);
+    details.set_error_info(rule.name().to_ascii_uppercase(), DOMAIN, metadata);
     Status::with_error_details(Code::Unauthenticated, rule.message(), details)
 }
 
