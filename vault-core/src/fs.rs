@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +139,9 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// [`io::ErrorKind::WouldBlock`] if another holds it, in this process or another; else as the operating system
     /// reports.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+
+    /// The same file system, for one who opens files later.
+    fn share(&self) -> Arc<dyn Fs>;
 }
 
 impl dyn Fs {
@@ -247,6 +251,10 @@ impl Fs for OsFs {
         file.set_len(0)?;
         FileExt::write_all_at(&file, format!("{}\n", process::id()).as_bytes(), 0)?;
         Ok(Box::new(OsLock { _file: file }))
+    }
+
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(*self)
     }
 }
 

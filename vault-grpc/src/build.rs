@@ -6,9 +6,10 @@ mod roots;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vault_core::audit::{Log, LogSigner, Recovery};
+use vault_core::audit::{Log, LogSigner, Options, Recovery, has_signed_last};
 use vault_core::bundle::{BundleRef, PolicyTrust, ProofCheck, Provers, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::Fingerprint;
@@ -152,7 +153,24 @@ pub fn signer(config: &Config) -> Result<LogSigner, ConfigError> {
     if mode & 0o077 != 0 {
         return Err(file.error(format!("mode {:04o} lets others read it; it must be 0600", mode & 0o7777)));
     }
-    LogSigner::load(&OsFs, &file.path, &config.log_origin()).map_err(|error| file.error(error))
+    let load = |path: &Path| LogSigner::load(&OsFs, path, &config.log_origin());
+    let signer = load(&file.path).map_err(|error| file.error(error))?;
+    // A rotation that was cut off between the log and the file: the log says which key is in force.
+    let next = next_key(config);
+    if OsFs.exists(&next) {
+        let next = load(&next).map_err(|error| file.error(format!("{}: {error}", next.display())))?;
+        if has_signed_last(&OsFs, &config.audit_dir.path, next.verifier()).map_err(|error| file.error(error))? {
+            return Ok(next);
+        }
+    }
+    Ok(signer)
+}
+
+/// Where the next signing key of the audit log waits for its rotation.
+pub fn next_key(config: &Config) -> PathBuf {
+    let mut path = config.audit_key.path.clone();
+    path.as_mut_os_string().push(".next");
+    path
 }
 
 /// What `check` says is in order.
@@ -222,6 +240,37 @@ pub fn require_store(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+/// The keys of a configuration, whose store is opened for somebody who only counts what is in it; the audit log is left
+/// alone.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where; also if a gateway has the store open.
+pub fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    require_store(config)?;
+    let roots = roots(config, Absent::Tolerated)?;
+    let store = store::open(config, &roots, None)?;
+    Ok(keyring_of(config, store, roots)?)
+}
+
+fn keyring_of(
+    config: &Config,
+    store: Arc<dyn Store>,
+    roots: Arc<vault_core::kms::Roots>,
+) -> Result<Arc<Keyring>, Error> {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Keyring::new(KeyringParts {
+        store,
+        roots,
+        instance: config.instance.clone(),
+        cache: CacheSettings {
+            capacity: config.cache.capacity,
+            ttl_millis: millis(config.cache.ttl),
+            idle_millis: millis(config.cache.idle),
+        },
+        clock: Arc::new(SystemClock),
+    })
+}
+
 /// The audit log of a configuration, opened or made, and the state of the store that it recorded last.
 ///
 /// # Errors
@@ -234,7 +283,16 @@ fn recovered(config: &Config) -> Result<(Log, Recovery), StartError> {
     let signer = signer(config)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
-    let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
+    let segments = &config.segments;
+    let absolute = |archive: &NamedFile| std::path::absolute(&archive.path).map_err(|e| archive.error(e.kind()));
+    let options = Options {
+        segment_size: segments.size,
+        segment_age: segments.age,
+        archive: segments.archive.as_ref().map(absolute).transpose()?,
+        await_cosignatures: config.witnesses.iter().any(|witness| witness.mandatory.is_some()),
+        ..Options::default()
+    };
+    let (audit, recovery) = Log::open_with(fs, &config.audit_dir.path, signer, Arc::new(SystemClock), options)?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
     Ok((audit, recovery))
 }
@@ -254,18 +312,7 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     hardening::check_memory(config.environment)?;
     let (audit, recovery) = recovered(config)?;
     let store = store::open(config, &roots, recovery.anchor)?;
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let keys = Keyring::new(KeyringParts {
-        store,
-        roots,
-        instance: config.instance.clone(),
-        cache: CacheSettings {
-            capacity: config.cache.capacity,
-            ttl_millis: millis(config.cache.ttl),
-            idle_millis: millis(config.cache.idle),
-        },
-        clock: Arc::new(SystemClock),
-    })?;
+    let keys = keyring_of(config, store, roots)?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
     Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })

@@ -14,6 +14,7 @@ mod prove;
 mod read;
 mod release;
 mod roots;
+mod segments;
 mod sink;
 mod store;
 mod witness;
@@ -33,6 +34,7 @@ pub use operators::{Operators, OperatorsFile};
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use segments::Segments;
 pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
@@ -191,6 +193,8 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
+    /// Bounds of the audit log's segments, and where they are archived.
+    pub segments: Segments,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
     /// Who else gets every entry of the audit log.
@@ -245,6 +249,11 @@ impl Config {
     /// The first thing that is not acceptable.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::read(text, file)
+    }
+
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
     }
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
+use vault_core::Vault;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -51,6 +52,7 @@ pub(crate) struct Shared<P: Principal> {
     pub(crate) admission: Option<Arc<dyn Admission<P>>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 

@@ -81,6 +81,14 @@ pub(super) fn operators_from_body(body: &Body) -> Option<ListRef> {
     read(body, OPERATORS_EVENT).map(|(digest, version)| ListRef { version, digest: Fingerprint(digest) })
 }
 
+/// Of two lists of operators, the second later: the one with the higher version.
+pub(super) fn newest_list(later: Option<ListRef>, before: Option<ListRef>) -> Option<ListRef> {
+    match (later, before) {
+        (Some(later), Some(before)) if later.version < before.version => Some(before),
+        (later, before) => later.or(before),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +103,9 @@ mod tests {
         let list = ListRef { version: 7, digest: Fingerprint(anchor.chain) };
         assert_eq!(operators_from_body(&operators_body(list)), Some(list));
         assert_eq!((operators_from_body(&mark.body(3)), PolicyMark::from_body(&operators_body(list))), (None, None));
+        let older = ListRef { version: 6, ..list };
+        assert_eq!(newest_list(Some(older), Some(list)), Some(list));
+        assert_eq!((newest_list(Some(list), Some(older)), newest_list(None, Some(list))), (Some(list), Some(list)));
         let body = |event: &str, detail: String| Body::System { event: event.into(), detail, first: 7, second: 0 };
         for body in [body("started", "0".repeat(64)), body(EVENT, "0".repeat(63)), body(EVENT, "\u{e9}".repeat(32))] {
             assert_eq!(Anchor::from_body(&body), None);

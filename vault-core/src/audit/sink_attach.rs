@@ -53,7 +53,7 @@ impl Log {
                 name: settings.name,
                 sink,
                 fs: Arc::clone(fs),
-                dir: self.dir.clone(),
+                dir: self.segments.dir.clone(),
                 verifier: self.signer.verifier().clone(),
                 position,
             };
@@ -64,7 +64,7 @@ impl Log {
 
     /// Where a sink goes on.
     fn position(&self, fs: &dyn Fs, settings: &SinkSettings, head: u64) -> Result<Position, Error> {
-        if let Some(position) = Position::load(fs, &self.dir, &settings.name)? {
+        if let Some(position) = Position::load(fs, &self.segments.dir, &settings.name)? {
             if position.next > head {
                 let why = format!("sink {} has more entries than the log: it was rolled back", settings.name);
                 return Err(Error::corrupt("audit log", why));
@@ -73,7 +73,9 @@ impl Log {
         }
         let position = Position { next: if settings.history { 0 } else { head }, last: [0; 32] };
         // At once: else a crash could let it begin later than it did.
-        position.save(fs, &self.dir, &settings.name).map_err(|why| Error::unavailable(Dependency::Audit, why))?;
+        position
+            .save(fs, &self.segments.dir, &settings.name)
+            .map_err(|why| Error::unavailable(Dependency::Audit, why))?;
         Ok(position)
     }
 

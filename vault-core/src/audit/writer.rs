@@ -11,6 +11,7 @@ use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
 use super::queue::{Pending, Receipt, Shared};
 use super::replay::Tenants;
+use super::sealer::Sealer;
 use super::signer::LogSigner;
 use super::sink_hub::answer;
 use crate::failpoint::{Moment, Step, reach};
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     /// The nodes of the tree that the frame's entries make.
     pub(super) growing: Growing,
     pub(super) signer: Arc<LogSigner>,
+    pub(super) sealer: Sealer,
 }
 
 /// Fails the log if the thread ends otherwise than by [`Writer::run`] returning.
@@ -144,6 +146,10 @@ impl Writer {
         match self.shared.sinks.get() {
             Some(sinks) => sinks.committed(&self.shared, head.size, written, &group),
             None => written.drain(..).for_each(|(pending, receipt)| answer(&self.shared, pending, receipt, &group)),
+        }
+        // Behind the answers: only who comes next waits for it.
+        if let Some(opened) = self.sealer.after_group(self.end, head.size, &self.chain, self.clock.now())? {
+            (self.file, self.end, self.chain) = opened;
         }
         Ok(())
     }

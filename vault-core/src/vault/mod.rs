@@ -84,10 +84,12 @@ mod charter;
 mod consents;
 mod control;
 mod data;
+mod denials;
 mod embedded;
 mod grants;
 mod in_force;
 mod policies;
+mod scorecard;
 mod settings;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
@@ -101,6 +103,7 @@ pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use denials::{Denied, STRAYED};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
@@ -145,6 +148,7 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    denials: denials::Denials,
     due: Mutex<upkeep::DuePlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
@@ -162,7 +166,8 @@ impl Vault {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
         let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let denials = denials::Denials::default();
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, due, in_force }.with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -227,6 +232,7 @@ impl Vault {
 
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
+        self.denials.count(refusal);
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonyms = match (&resource.tenant, refusal.check) {

@@ -20,8 +20,7 @@ use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
 use super::sink;
 use super::store::RawStore;
-use super::witness;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, segments, witness};
 
 pub(super) type Text = Spanned<String>;
 
@@ -82,6 +81,7 @@ struct RawAudit {
     witness: Vec<Spanned<witness::RawWitness>>,
     #[serde(default)]
     sink: Vec<Spanned<sink::RawSink>>,
+    segments: Option<segments::RawSegments>,
 }
 
 #[derive(Default, Deserialize)]
@@ -185,6 +185,7 @@ impl Reader<'_> {
             store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
+            segments: segments::segments(self, raw.audit.segments.as_ref())?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
             sinks: sink::sinks(self, raw.audit.sink, environment)?,
             roots,

@@ -145,7 +145,7 @@ impl Paths {
     }
 }
 
-/// The directories of store, audit log and the files that are its sinks.
+/// The directories of store, audit log, its archive, and the files that are its sinks.
 fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
     let mut dirs = vec![(&config.audit_dir, config.audit_dir.path.as_path())];
     if let Store::Embedded(file) = &config.store {
@@ -156,6 +156,7 @@ fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
             dirs.push((file, directory(&file.path)));
         }
     }
+    dirs.extend(config.segments.archive.as_ref().map(|archive| (archive, archive.path.as_path())));
     dirs
 }
 
@@ -165,7 +166,9 @@ fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
 /// [`ConfigError`] naming the one that cannot be made.
 pub(super) fn make_directories(config: &Config) -> Result<(), ConfigError> {
     let fs: &dyn Fs = &OsFs;
-    for (named, dir) in written(config) {
+    let archive = config.segments.archive.as_ref();
+    // An archive that is not there may be one that is not mounted: it is not made in its place.
+    for (named, dir) in written(config).into_iter().filter(|(named, _)| Some(*named) != archive) {
         fs.create_dir_durable(dir).map_err(|e| named.error(format!("its directory: {}", e.kind())))?;
     }
     Ok(())

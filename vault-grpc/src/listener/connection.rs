@@ -21,6 +21,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::Service;
+use vault_core::Vault;
 use vault_core::time::{Clock, SystemClock};
 
 use super::stream::TlsConn;
@@ -29,6 +30,7 @@ use crate::config::Limits;
 use crate::metrics::{Call, Metrics};
 use crate::plane::{Admission, Caller, Principal};
 use crate::service::undecodable;
+use crate::status;
 use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
@@ -51,8 +53,9 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let connection = TlsConn { tls, cut: cutting, _closed: closing };
     let activity = Arc::new(Activity::default());
     let metrics = Arc::clone(&shared.metrics);
-    let (routes, admission) = (shared.routes.clone(), shared.admission.clone());
-    let service = Answering { routes, caller, admission, activity: Arc::clone(&activity), metrics };
+    let (vault, admission) = (Arc::clone(&shared.vault), shared.admission.clone());
+    let routes = shared.routes.clone();
+    let service = Answering { routes, caller, admission, activity: Arc::clone(&activity), metrics, vault };
     // The server takes a stream of connections; this one has one.
     let incoming = stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending());
     let mut serving = pin!(server(&shared.limits).serve_with_incoming_shutdown(service, incoming, async {
@@ -191,6 +194,7 @@ struct Answering<P> {
     admission: Option<Arc<dyn Admission<P>>>,
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    vault: Arc<Vault>,
 }
 
 impl<P> Clone for Answering<P> {
@@ -201,6 +205,7 @@ impl<P> Clone for Answering<P> {
             admission: self.admission.clone(),
             activity: Arc::clone(&self.activity),
             metrics: Arc::clone(&self.metrics),
+            vault: Arc::clone(&self.vault),
         }
     }
 }
@@ -217,15 +222,23 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let running = self.activity.begin();
         let mut counted = self.metrics.begin(request.uri().path());
+        // A call of the other plane: nothing here answers it, and the log says who tried.
+        let strayed = counted.as_ref().filter(|call| call.plane() != P::PLANE).map(Call::method);
+        let strayed = strayed.map(|call| (Arc::clone(&self.caller.principal), Arc::clone(&self.vault), call));
         // Whether a gateway serves is told to every certificate of its plane, as it is to every load balancer.
-        let admission = self.admission.clone().filter(|_| !request.uri().path().starts_with(HEALTH));
+        let path = request.uri().path();
+        let admission = self.admission.clone().filter(|_| strayed.is_none() && !path.starts_with(HEALTH));
         let (caller, mut routes) = (self.caller.clone(), self.routes.clone());
         Box::pin(async move {
-            let caller = match admission {
-                None => Ok(caller),
-                Some(admission) => admission.admit(&caller, request.headers()).await,
-            };
-            let answer = match caller {
+            let mut told = Ok(caller);
+            if let Some((principal, vault, call)) = strayed
+                && let Err(error) = principal.strayed(&vault, call).await
+            {
+                told = Err(status::status(&error));
+            } else if let (Ok(caller), Some(admission)) = (&told, admission) {
+                told = admission.admit(caller, request.headers()).await;
+            }
+            let answer = match told {
                 Ok(caller) => {
                     // It has served its purpose.
                     request.headers_mut().remove(AUTHORIZATION);

@@ -31,6 +31,7 @@ mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
+mod scorecard;
 mod shredding;
 mod sink_foreign;
 mod sink_load;

@@ -31,7 +31,8 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
         consent: GrantConsent WithdrawConsent ListConsents;
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
             CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject GetApproval
-            RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy ListPolicies;
+            RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy ListPolicies
+            GetScorecard;
     }
 }
 

@@ -308,6 +308,7 @@ fn table() -> String {
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
+    control_rows::<GetScorecard>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
