@@ -153,7 +153,8 @@ impl Gateway {
         background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
             let inventory = Arc::new(Inventory::default());
-            background.push(tokio::spawn(inventory::follow(Arc::clone(&inventory), Arc::downgrade(&vault), log_key)));
+            let (told, from, log_key) = (Arc::clone(&inventory), Arc::downgrade(&vault), log_key.clone());
+            background.push(tokio::spawn(inventory::follow(told, from, log_key)));
             let planes = (Arc::clone(&data), Arc::clone(&control));
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let end_users = Arc::clone(&end_users);

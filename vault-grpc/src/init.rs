@@ -33,7 +33,7 @@ pub const OPERATOR: &str = "alice";
 /// The people of the list of operators that `init` signs: id, certificates by the name in their SPIFFE ID, roles. There is
 /// nobody else: who is to operate a vault stands in its list. Two can ask for what takes two, and three can approve it.
 pub const OPERATORS: [(&str, &[&str], &[Role]); 4] = [
-    ("alice", &["alice", "alice-2"], &[Role::Approver, Role::Author, Role::Custodian]),
+    ("alice", &["alice", "alice-2"], &[Role::Approver, Role::Auditor, Role::Author, Role::Custodian]),
     ("bob", &["bob"], &[Role::Approver, Role::Author, Role::Custodian]),
     ("carol", &["carol"], &[Role::Approver, Role::Auditor]),
     ("dave", &["dave"], &[Role::Viewer]),

@@ -180,7 +180,7 @@ fn the_owner_signs_an_edited_list_and_sees_what_it_changes() {
     let path = |name: &str| root.join(name).to_str().unwrap().to_owned();
     let (note, edited, key) = (path("operators.note"), path("edited"), path("owner.key"));
     let (code, said) = run(&["verify", &note, "--key", &path("owner.key.pub")]);
-    assert!(code == 0 && said.contains("alice: approver author custodian; 2 certificates, 1 tokens"), "{said}");
+    assert!(code == 0 && said.contains("alice: approver auditor author custodian; 2 certificates, 1 tokens"), "{said}");
     let text = fs::read_to_string(&note).unwrap();
     let text = text.replace("version: 1", "version: 2").replace("roles: viewer", "roles: auditor viewer");
     fs::write(&edited, &text).unwrap();

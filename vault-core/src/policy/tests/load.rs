@@ -29,6 +29,7 @@ fn the_baseline_loads_and_knows_its_ids() {
             "never-release-restricted-without-fresh-mfa",
             "never-release-without-consent",
             "operator-approve",
+            "operator-audit",
             "operator-by-two",
             "operator-manage",
             "operator-policy",

@@ -42,6 +42,7 @@ const ROLES_OF: &[(&str, &[&str])] = &[
     ("GetApproval", ALL),
     ("GetPolicy", ALL),
     ("ListPolicies", ALL),
+    ("GetScorecard", &["auditor", "viewer"]),
     ("CreateTenant", &["custodian"]),
     ("SuspendTenant", &["custodian"]),
     ("ResumeTenant", &["custodian"]),
