@@ -9,7 +9,7 @@ use super::log_keys;
 use super::merkle::Hash;
 use super::note::MAX_NOTE;
 use super::replay::{CHECKPOINTS, PUBLISHED};
-use super::segments::{Frames, Next, Segments};
+use super::segments::{Found, Frames, Next, Segments};
 use super::signer::LogVerifier;
 use crate::error::Error;
 use crate::fs::{Fs, Open};
@@ -42,6 +42,32 @@ impl EntryReader {
             Ok(false) => Err(UNREADABLE),
             Err(finding) => Err(finding.into()),
         }
+    }
+
+    /// Starts at the first entry of the segment that holds an index: what was archived before it need not be there.
+    ///
+    /// # Errors
+    /// As [`Self::open`], also if that segment is not there.
+    pub fn open_at(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, index: u64) -> Result<Self, Error> {
+        let segments = Segments::of(fs, dir, None, verifier.origin());
+        // From the last one, which is open, or to be made.
+        let mut number = segments.last_sealed().map_or(0, |last| last.saturating_add(1));
+        loop {
+            let start = match segments.find(number)? {
+                Found::File(file, _) => Start::read(&*file, &segments.origin)?,
+                Found::End => None,
+                Found::Missing | Found::Bad(_) => return Err(UNREADABLE),
+            };
+            if let Some(start) = start.filter(|start| start.first <= index) {
+                return Ok(Self { frames: Frames::at(segments, start) });
+            }
+            number = number.checked_sub(1).ok_or(UNREADABLE)?;
+        }
+    }
+
+    /// The first entry of the segment that is being read.
+    pub(super) const fn first(&self) -> u64 {
+        self.frames.start().first
     }
 
     /// Gives the entries of the next commit group: each with its leaf hash. False if there is none (yet): call again to

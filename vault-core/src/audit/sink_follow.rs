@@ -137,14 +137,17 @@ impl Follower {
     }
 
     fn read_until(&self, batch: &mut Batch, head: u64) -> Result<(), Error> {
+        let Position { next: from, last } = self.position;
         let mut reader = match batch.reader.take() {
             Some(reader) => reader,
             None => {
-                batch.next = 0;
-                EntryReader::open(&*self.fs, &self.dir, &self.verifier)?
+                let at = |index| EntryReader::open_at(&*self.fs, &self.dir, &self.verifier, index);
+                // With the entry before, which shows that this is the same log; if it is still there.
+                let reader = at(from.saturating_sub(1)).or_else(|_| at(from))?;
+                batch.next = reader.first();
+                reader
             }
         };
-        let Position { next: from, last } = self.position;
         while batch.next < head && batch.entries.len() < AHEAD {
             let Batch { next, entries, .. } = batch;
             let more = reader.group(&mut |entry, leaf_hash| {

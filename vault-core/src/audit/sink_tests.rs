@@ -394,3 +394,44 @@ fn a_sink_that_panics_fails_and_stops_calls() {
     until("told", || log.sinks()[0].last_error == Some("the sink's thread ended unexpectedly"));
     assert!(is_sink_down(&call(&log)));
 }
+
+#[test]
+fn a_sink_reads_across_segments_and_goes_on_without_those_it_has() {
+    let place = Place::new();
+    let sink = Tested::default();
+    let with_history = || SinkSettings { history: true, ..settings("siem", true, 10_000) };
+    let calls = |log: &Log| {
+        for _ in 0..20 {
+            call(log).unwrap();
+        }
+    };
+    let (log, _) = place.open_cutting();
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    calls(&log);
+    until("segments", || log.segments().open >= 3 && log.segments().archived == log.segments().open);
+    log.close().unwrap();
+    // Behind by several segments, all of them archived by now.
+    let (log, _) = place.open_cutting();
+    calls(&log);
+    until("segments", || log.segments().archived == log.segments().open);
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    log.close().unwrap();
+    sink.has_all(&place, 0);
+    let all = leaves(&place, 0);
+    // What it has was moved away.
+    std::fs::rename(place.file("archive"), place.temp.path().join("elsewhere")).unwrap();
+    let (log, _) = place.open_cutting();
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    calls(&log);
+    let end = log.head().size;
+    until("the end", || log.sinks()[0].confirmed >= end);
+    log.close().unwrap();
+    let mut got: Vec<u64> = sink.got().into_iter().map(|(index, _)| index).collect();
+    got.sort_unstable();
+    got.dedup();
+    assert!(got.len() as u64 >= end && all.len() >= 40, "{} of {end}", got.len());
+    assert_eq!(got, (0..got.len() as u64).collect::<Vec<_>>());
+}
