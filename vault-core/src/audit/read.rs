@@ -9,7 +9,7 @@ use super::log_keys;
 use super::merkle::Hash;
 use super::note::MAX_NOTE;
 use super::replay::{CHECKPOINTS, PUBLISHED};
-use super::segments::{Found, Frames, Next, Segments};
+use super::segments::{Frames, Next, Segments};
 use super::signer::LogVerifier;
 use crate::error::Error;
 use crate::fs::{Fs, Open};
@@ -35,39 +35,32 @@ impl EntryReader {
     /// # Errors
     /// As there.
     pub fn open_with(fs: &dyn Fs, dir: &Path, archive: Option<&Path>, verifier: &LogVerifier) -> Result<Self, Error> {
-        let segments = Segments::of(fs, dir, archive, verifier.origin());
-        let mut frames = Frames::at(segments, Start::FIRST);
+        Self::start(Segments::of(fs, dir, archive, verifier.origin()), Start::FIRST)
+    }
+
+    /// Starts with the segment that holds an entry, at its first entry, so that segments before it need not be there. The
+    /// chain of frames is checked from there on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_from(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, index: u64) -> Result<Self, Error> {
+        let segments = Segments::of(fs, dir, None, verifier.origin());
+        let start = segments.start_before(index)?;
+        Self::start(segments, start)
+    }
+
+    /// The index of the entry that comes next.
+    pub fn next_index(&self) -> u64 {
+        self.frames.next_index()
+    }
+
+    fn start(segments: Segments, start: Start) -> Result<Self, Error> {
+        let mut frames = Frames::at(segments, start);
         match frames.enter()? {
             Ok(true) => Ok(Self { frames }),
             Ok(false) => Err(UNREADABLE),
             Err(finding) => Err(finding.into()),
         }
-    }
-
-    /// Starts at the first entry of the segment that holds an index: what was archived before it need not be there.
-    ///
-    /// # Errors
-    /// As [`Self::open`], also if that segment is not there.
-    pub fn open_at(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, index: u64) -> Result<Self, Error> {
-        let segments = Segments::of(fs, dir, None, verifier.origin());
-        // From the last one, which is open, or to be made.
-        let mut number = segments.last_sealed().map_or(0, |last| last.saturating_add(1));
-        loop {
-            let start = match segments.find(number)? {
-                Found::File(file, _) => Start::read(&*file, &segments.origin)?,
-                Found::End => None,
-                Found::Missing | Found::Bad(_) => return Err(UNREADABLE),
-            };
-            if let Some(start) = start.filter(|start| start.first <= index) {
-                return Ok(Self { frames: Frames::at(segments, start) });
-            }
-            number = number.checked_sub(1).ok_or(UNREADABLE)?;
-        }
-    }
-
-    /// The first entry of the segment that is being read.
-    pub(super) const fn first(&self) -> u64 {
-        self.frames.start().first
     }
 
     /// Gives the entries of the next commit group: each with its leaf hash. False if there is none (yet): call again to

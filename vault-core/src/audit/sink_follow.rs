@@ -141,10 +141,11 @@ impl Follower {
         let mut reader = match batch.reader.take() {
             Some(reader) => reader,
             None => {
-                let at = |index| EntryReader::open_at(&*self.fs, &self.dir, &self.verifier, index);
-                // With the entry before, which shows that this is the same log; if it is still there.
+                // From the segment that holds the entry confirmed last, which shows that this is the same log; if it is
+                // still there: segments may have been moved away.
+                let at = |index| EntryReader::open_from(&*self.fs, &self.dir, &self.verifier, index);
                 let reader = at(from.saturating_sub(1)).or_else(|_| at(from))?;
-                batch.next = reader.first();
+                batch.next = reader.next_index();
                 reader
             }
         };
