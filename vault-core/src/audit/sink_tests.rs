@@ -17,6 +17,8 @@ struct Behavior {
     got: Mutex<Vec<(u64, [u8; 32])>>,
     hang: AtomicBool,
     fail: AtomicBool,
+    /// While set, a look at it does not return.
+    hang_check: AtomicBool,
     checks: AtomicU64,
 }
 
@@ -50,6 +52,9 @@ impl Sink for Tested {
     }
     fn check(&mut self) -> Result<(), &'static str> {
         self.0.checks.fetch_add(1, Ordering::SeqCst);
+        while self.0.hang_check.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.0.fail.load(Ordering::SeqCst) { Err("told to fail") } else { Ok(()) }
     }
     fn deliver(&mut self, entries: &[Delivered]) -> Result<(), &'static str> {
@@ -434,4 +439,29 @@ fn a_sink_reads_across_segments_and_goes_on_without_those_it_has() {
     got.dedup();
     assert!(got.len() as u64 >= end && all.len() >= 40, "{} of {end}", got.len());
     assert_eq!(got, (0..got.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_call_that_comes_while_a_sink_is_looked_at_does_not_stop_others() {
+    let place = Place::new();
+    let log = Arc::new(place.open().0);
+    let sink = Tested::default();
+    attach(&log, &[(settings("siem", true, 30_000), &sink)]);
+    good(&log);
+    let checks = sink.0.checks.load(Ordering::SeqCst);
+    sink.0.hang_check.store(true, Ordering::SeqCst);
+    until("a look", || sink.0.checks.load(Ordering::SeqCst) > checks);
+    let size = log.head().size;
+    let waiting = calling(&log);
+    until("durable", || log.head().size > size);
+    // The look ends well, and the entry is not confirmed yet.
+    sink.hang(true);
+    sink.0.hang_check.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(200) {
+        assert_eq!(log.health(), Health::Good);
+        std::thread::yield_now();
+    }
+    sink.hang(false);
+    waiting.join().unwrap().unwrap();
 }
