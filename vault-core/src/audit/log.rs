@@ -504,8 +504,8 @@ impl Log {
         self.shared.answer(receiver).await
     }
 
-    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint, brings the tiles up to it, and ends the threads.
-    /// Blocks until then.
+    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint,
+    /// brings the tiles up to it, and ends the threads. Blocks until then.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the log had failed, or fails meanwhile.
