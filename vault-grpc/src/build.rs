@@ -236,6 +236,37 @@ pub fn require_store(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+/// The keys of a configuration, whose store is opened for somebody who only counts what is in it; the audit log is left
+/// alone.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where; also if a gateway has the store open.
+pub fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    require_store(config)?;
+    let roots = roots(config, Absent::Tolerated)?;
+    let store = store::open(config, &roots, None)?;
+    Ok(keyring_of(config, store, roots)?)
+}
+
+fn keyring_of(
+    config: &Config,
+    store: Arc<dyn Store>,
+    roots: Arc<vault_core::kms::Roots>,
+) -> Result<Arc<Keyring>, Error> {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Keyring::new(KeyringParts {
+        store,
+        roots,
+        instance: config.instance.clone(),
+        cache: CacheSettings {
+            capacity: config.cache.capacity,
+            ttl_millis: millis(config.cache.ttl),
+            idle_millis: millis(config.cache.idle),
+        },
+        clock: Arc::new(SystemClock),
+    })
+}
+
 /// The audit log of a configuration, opened or made, and the state of the store that it recorded last.
 ///
 /// # Errors
@@ -277,21 +308,14 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     hardening::check_memory(config.environment)?;
     let (audit, recovery) = recovered(config)?;
     let store = store::open(config, &roots, recovery.anchor)?;
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let keys = Keyring::new(KeyringParts {
-        store,
-        roots,
-        instance: config.instance.clone(),
-        cache: CacheSettings {
-            capacity: config.cache.capacity,
-            ttl_millis: millis(config.cache.ttl),
-            idle_millis: millis(config.cache.idle),
-        },
-        clock: Arc::new(SystemClock),
-    })?;
+    let keys = keyring_of(config, store, roots)?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+    Ok(Assembled {
+        vault: Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals),
+        trust,
+        recovery,
+    })
 }
 
 /// Waits for something that brings what threads it needs, on a thread that may block.

@@ -1,5 +1,6 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+mod approvals;
 #[cfg(feature = "aws")]
 mod aws;
 mod charter;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vault_core::audit::LogVerifier;
-use vault_core::vault::LifecycleSettings;
+use vault_core::vault::{ApprovalSettings, LifecycleSettings};
 
 pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
 pub use hardening::{Demand, Hardening};
@@ -218,6 +219,8 @@ pub struct Config {
     pub hardening: Hardening,
     /// How long keys and approvals live.
     pub lifecycle: LifecycleSettings,
+    /// How many people it takes to approve something, and how long a shred waits then.
+    pub approvals: ApprovalSettings,
     /// The release that this executable has to be; `None` asks for none.
     pub release: Option<Release>,
     /// Whether log lines are JSON (the default in production) or for people.
@@ -245,6 +248,11 @@ impl Config {
     /// The first thing that is not acceptable.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::read(text, file)
+    }
+
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
     }
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.

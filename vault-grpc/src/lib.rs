@@ -6,6 +6,7 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
+//!               scorecard     figures of the log and the store
 //! charter · config · pinned · store · sinks · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
@@ -28,6 +29,7 @@ pub mod plane;
 pub mod prover;
 mod refusals;
 pub mod release;
+pub mod scorecard;
 pub mod service;
 pub mod sinks;
 pub mod status;

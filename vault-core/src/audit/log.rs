@@ -167,6 +167,31 @@ pub enum SystemEvent {
         /// What it is bound to.
         request: Fingerprint,
     },
+    /// A vote for an approval is about to be counted, after which others have to approve it, too.
+    Voting {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+    },
+    /// What is approved is about to be scheduled.
+    Scheduling {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// When it is to be carried out, in milliseconds since 1970.
+        at: u64,
+    },
+    /// An approval is about to be rejected or cancelled, or found that too few approved it in time.
+    ApprovalClosing {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// `approval_rejecting`, `approval_cancelling` or `approval_expired`.
+        event: &'static str,
+    },
     /// A shred was carried out to its end: the receipt names this entry.
     Shredded {
         /// The approval that it carried out.
@@ -218,6 +243,18 @@ impl SystemEvent {
             Self::Approving { approval, request } => {
                 about = format!("{approval} sha256:{request}");
                 ("approving", about.as_str(), 0, 0)
+            }
+            Self::Voting { approval, request } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_voting", about.as_str(), 0, 0)
+            }
+            Self::Scheduling { approval, request, at } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_scheduling", about.as_str(), at, 0)
+            }
+            Self::ApprovalClosing { approval, request, event } => {
+                about = format!("{approval} sha256:{request}");
+                (event, about.as_str(), 0, 0)
             }
             Self::Shredded { approval, data_keys, version } => {
                 about = approval.to_string();

@@ -90,6 +90,12 @@ impl Authorizer {
         self.state.load().decisions.counts()
     }
 
+    /// The ids of the policies in force, sorted, and how many entries the registry has.
+    pub fn in_force(&self) -> (Vec<String>, usize) {
+        let state = self.state.load();
+        (state.set.ids().to_vec(), state.registry.len())
+    }
+
     /// The epoch in force: grows by one with each swap.
     pub fn epoch(&self) -> u64 {
         self.state.load().epoch

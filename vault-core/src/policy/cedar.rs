@@ -1,7 +1,7 @@
 //! The policy set: parsed, validated against the schema and sliced once, when it is loaded.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -175,6 +175,17 @@ pub(super) fn parse<'a>(
         into.add(policy.new_id(PolicyId::new(id))).map_err(|_| source.refuse(offset, "the policy cannot be added"))?;
     }
     Ok(())
+}
+
+/// The policies of some files: each as Cedar writes it, by its id.
+///
+/// # Errors
+/// As [`PolicySet::load`], for what does not parse.
+pub(crate) fn texts(sources: &[Source<'_>]) -> Result<BTreeMap<String, String>, Error> {
+    count(sources)?;
+    let (mut set, mut origins) = (cedar_policy::PolicySet::new(), HashMap::new());
+    sources.iter().try_for_each(|source| parse(*source, &mut set, &mut origins))?;
+    Ok(set.policies().map(|policy| (policy.id().to_string(), policy.to_string())).collect())
 }
 
 fn validate(

@@ -79,14 +79,18 @@
 
 mod approvals;
 mod charter;
+mod chores;
 mod consents;
 mod control;
 mod data;
+mod denials;
 mod embedded;
 mod grants;
 mod in_force;
 mod policies;
+mod scorecard;
 mod settings;
+mod shredding;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
 mod tests;
@@ -95,12 +99,14 @@ mod upkeep;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use approvals::Wanted;
 pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
-pub use control::ControlCall;
+pub use control::{ControlCall, CustodyChange};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use denials::{Denied, STRAYED};
 pub use policies::ValidPolicy;
-pub use settings::LifecycleSettings;
+pub use settings::{ApprovalSettings, LifecycleSettings};
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
 pub use upkeep::Tended;
 
@@ -143,7 +149,10 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    denials: denials::Denials,
+    approvals: ApprovalSettings,
     due: Mutex<upkeep::DuePlaces>,
+    approvals_seen: Mutex<chores::ApprovalPlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
 }
@@ -159,8 +168,10 @@ impl Vault {
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
-        let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let (anchored, approvals_seen) = (Mutex::default(), Mutex::default());
+        let (in_force, approvals, denials) = (None, ApprovalSettings::default(), denials::Denials::default());
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, approvals, due, approvals_seen, in_force }
+            .with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -168,6 +179,13 @@ impl Vault {
     pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
         self.keys.count_for(lifecycle.data_key_uses.min(LifecycleSettings::MOST_USES));
         Self { lifecycle, ..self }
+    }
+
+    /// The same vault with other demands on approvals.
+    #[must_use]
+    pub const fn with_approvals(mut self, approvals: ApprovalSettings) -> Self {
+        self.approvals = approvals;
+        self
     }
 
     /// The audit log: its health, its checkpoints.
@@ -225,6 +243,7 @@ impl Vault {
 
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
+        self.denials.count(refusal);
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonyms = match (&resource.tenant, refusal.check) {

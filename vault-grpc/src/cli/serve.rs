@@ -88,7 +88,7 @@ async fn until_signal(config: Config, executable: Fingerprint, confined: Confine
         return not_started(StartError::Config(error));
     }
     log(&Event::Notice(
-        "the control plane trusts certificates alone until operators' tokens and approvals exist: \
+        "the control plane trusts certificates alone until operators' tokens exist: \
          guard operators' keys accordingly",
     ));
     loop {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::approvals::RawApprovals;
 use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
@@ -51,6 +52,8 @@ struct Raw {
     hardening: RawHardening,
     #[serde(default)]
     lifecycle: RawLifecycle,
+    #[serde(default)]
+    approvals: RawApprovals,
     #[serde(default)]
     logs: RawLogs,
     #[serde(default)]
@@ -109,8 +112,8 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
 }
 
 pub(super) struct Reader<'a> {
-    text: &'a str,
-    file: &'a Path,
+    pub(super) text: &'a str,
+    pub(super) file: &'a Path,
 }
 
 impl Reader<'_> {
@@ -189,6 +192,7 @@ impl Reader<'_> {
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
             hardening: self.hardening(&raw.hardening, environment)?,
             lifecycle: self.lifecycle(&raw.lifecycle)?,
+            approvals: self.approvals(&raw.approvals, environment)?,
             release: raw.release.as_ref().map(|raw| self.release(raw)).transpose()?,
             json_logs,
         };

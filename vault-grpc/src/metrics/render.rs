@@ -78,7 +78,7 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &End
     writeln!(out, "blindvault_policy_epoch {}", vault.authorizer().epoch())
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 

@@ -22,6 +22,7 @@ mod handshake;
 mod identity_provider;
 mod issuer;
 mod metrics;
+mod operator_commands;
 mod policies;
 #[cfg(feature = "prove")]
 #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]
@@ -30,6 +31,7 @@ mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
+mod scorecard;
 mod shredding;
 mod sink_foreign;
 mod sink_load;

@@ -259,6 +259,7 @@ fn table() -> String {
     control_rows::<ListApprovals>(&authorizer, &mut out);
     control_rows::<Approve>(&authorizer, &mut out);
     control_rows::<Reject>(&authorizer, &mut out);
+    control_rows::<CancelApproval>(&authorizer, &mut out);
     control_rows::<GetApproval>(&authorizer, &mut out);
     control_rows::<RequestGrant>(&authorizer, &mut out);
     control_rows::<RevokeGrant>(&authorizer, &mut out);
@@ -268,6 +269,7 @@ fn table() -> String {
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
+    control_rows::<GetScorecard>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
@@ -330,7 +332,7 @@ fn no_row_lets_the_wrong_one_through() {
         "two that release nothing ask for nothing more, and Decrypt"
     );
     assert_eq!(consents, 1 + 3 + 3);
-    assert_eq!(control, CONTROL_ACTIONS.len() + 4, "each control action; four on two kinds");
+    assert_eq!(control, CONTROL_ACTIONS.len() + 5, "each control action; five on two kinds");
     for row in second {
         let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
         assert_eq!(data || consent, row.contains(" workload "), "{row}");

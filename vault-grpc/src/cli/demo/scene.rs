@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use vault_client::{Endpoint, OperatorClient, VaultClient};
 use vault_grpc::config::Config;
-use vault_grpc::init::{self, Made, OPERATOR, WORKLOAD_DOMAIN};
+use vault_grpc::init::{self, Made, OPERATOR, OPERATOR_DOMAIN, WORKLOAD_DOMAIN};
 use vault_grpc::pki::{Issued, Leaf};
 use vault_grpc::{Gateway, pki};
 
@@ -74,6 +74,14 @@ impl Scene {
 
     pub(super) async fn operator(&self) -> Result<OperatorClient, Failed> {
         Ok(OperatorClient::connect(&self.with(At::Control, &self.operator_name())?).await?)
+    }
+
+    /// Another operator than the one of `init`: a certificate that the operator CA issues now.
+    pub(super) async fn second_operator(&self) -> Result<OperatorClient, Failed> {
+        let leaf = Leaf::client("bob", &format!("spiffe://{OPERATOR_DOMAIN}/operator/bob"));
+        let Issued { certificate, key, .. } = self.made.operator_ca.issue(&leaf)?;
+        let endpoint = self.endpoint(At::Control, certificate.into_bytes(), key.as_bytes().to_vec())?;
+        Ok(OperatorClient::connect(&endpoint).await?)
     }
 
     /// Certificates such as a person might get from a careless workload CA.

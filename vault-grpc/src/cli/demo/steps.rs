@@ -38,7 +38,7 @@ pub(super) async fn all(scene: &Scene, report: &mut Report) -> Result<(), Failed
     human_under_the_workload_ca(scene, report).await?;
     flipped_bit(&billing, &old, report).await;
     rotation(&operator, &billing, &old, report).await?;
-    suspension(&operator, &billing, &old, report).await
+    suspension((&operator, &scene.second_operator().await?), &billing, &old, report).await
 }
 
 /// One value and its envelope.
@@ -262,7 +262,7 @@ async fn rotation(
 }
 
 async fn suspension(
-    operator: &OperatorClient,
+    (operator, other): (&OperatorClient, &OperatorClient),
     billing: &VaultClient,
     old: &One<'_>,
     report: &mut Report,
@@ -272,9 +272,13 @@ async fn suspension(
     let tried = report.time(billing.decrypt(&target, old.envelope.envelope.clone())).await;
     let (held, why) = refused(tried, |error| error.code() == Code::PermissionDenied);
     report.step("acme suspended: its own workload asks", held, why);
-    operator.resume_tenant(ACME.0, "demo").await?;
+    let asked = operator.resume_tenant(ACME.0, "demo").await?;
+    let own = report.time(operator.approve(&asked, None, "demo")).await;
+    let (held, why) = refused(own, |error| error.code() == Code::FailedPrecondition);
+    report.step("the operator who asked to resume it approves that alone", held, why);
+    other.approve(&asked, None, "demo").await?;
     let again = report.time(billing.decrypt(&target, old.envelope.envelope.clone())).await;
     let held = again.is_ok_and(|opened| opened.plaintext.as_bytes() == old.field.value.as_bytes());
-    report.step("acme resumed", held, if held { "opens again" } else { "does not open" });
+    report.step("acme resumed, as another operator approved", held, if held { "opens again" } else { "does not open" });
     Ok(())
 }
