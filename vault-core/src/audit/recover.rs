@@ -15,7 +15,8 @@ use super::snapshot::Snapshot;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Open};
 
-pub(super) const UNWRITABLE: Error = Error::unavailable(Dependency::Audit, "the log's directory or files cannot be written");
+pub(super) const UNWRITABLE: Error =
+    Error::unavailable(Dependency::Audit, "the log's directory or files cannot be written");
 
 /// The first key that `log.pub` lists, if the file is there.
 pub(super) fn first_listed(fs: &dyn Fs, dir: &Path) -> Result<Option<LogVerifier>, Error> {
