@@ -136,6 +136,8 @@ fn hunt_sized(
     let whole = fresh();
     assert_eq!(run(&whole, size).len() as u64, ROUNDS as u64 * APPENDS);
     assert_eq!(whole.suppressed() > 0, suppress.is_some());
+    let archived = Path::new(DIR).join("archive/entries.000001.log.gz");
+    assert_eq!(whole.contents(&archived).is_some(), size == CUT);
     let mut losses = Vec::new();
     let mut crashes = 0;
     for op in (1..=whole.ops()).rev().step_by(stride) {
@@ -169,7 +171,7 @@ fn every_acknowledged_entry_survives_every_crash() {
 fn nothing_is_lost_by_a_crash_while_segments_are_sealed_and_archived() {
     let (losses, crashes) = hunt_sized(CUT, 1, 4, None);
     assert!(losses.is_empty(), "{losses:#?}");
-    assert!(crashes > 800, "{crashes}");
+    assert!(crashes > 500, "{crashes}");
 }
 
 #[test]
