@@ -521,7 +521,7 @@ fn segments_of_the_log_have_bounds_and_defaults() {
     for (bad, why) in [
         ("size_kib = 63", "audit.segments.size_kib"),
         ("size_kib = 16777217", "audit.segments.size_kib"),
-        ("age_s = -1", "age_s"),
+        ("age_s = -1", "expected u64"),
         ("age_s = 316224001", "audit.segments.age_s"),
         ("archive = \"\"", "audit.segments.archive"),
         ("size = 1", "unknown field `size`"),
