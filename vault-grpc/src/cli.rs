@@ -10,6 +10,7 @@ mod connect;
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
+mod operators;
 mod policy;
 mod print;
 mod remote;
@@ -115,6 +116,9 @@ enum Command {
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// The list of operators.
+    #[command(subcommand)]
+    Operators(operators::OperatorsCommand),
     /// A witness of audit logs, for somebody else than who runs the log.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
@@ -178,6 +182,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Tenant(command) => tenant::run(*command),
         Command::Approval(command) => approval::run(*command),
         Command::Audit(command) => audit::run(command),
+        Command::Operators(command) => operators::run(command),
         Command::Witness(command) => witness::run(command),
         Command::Scorecard(args) => scorecard::scorecard(&args),
         Command::Policy(command) => policy::run(*command),

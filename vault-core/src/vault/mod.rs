@@ -17,7 +17,7 @@
 //! use vault_core::{Error, Vault};
 //! # use vault_core::fs::OsFs;
 //! # use vault_core::kms::{LocalRoot, RootKey};
-//! # use vault_core::principal::{OperatorBundle, TrustDomain, WorkloadBundle};
+//! # use vault_core::principal::{OperatorBundle, OperatorList, Person, Role, TrustDomain, WorkloadBundle};
 //! # use vault_core::time::{Clock, SystemClock};
 //! # type Chain = Vec<rustls_pki_types::CertificateDer<'static>>;
 //! # fn issue(domain: &str, path: &str) -> (Chain, Chain) {
@@ -49,7 +49,9 @@
 //! # let (my_chain, alices_chain) = (workload.0, operator.0);
 //! let vault = Vault::embedded(dir, "shop-1", root, Registry::parse(registry, "prod.example")?)?;
 //! let me = Workload::verify(&my_chain, &workloads, now)?;
-//! # let alice = Operator::verify(&alices_chain, &operators, now)?;
+//! # let proven = Operator::verify(&alices_chain, &operators, now)?;
+//! # let people = vec![Person { id: "alice".into(), certificates: vec![proven.id().clone()], tokens: vec![], roles: [Role::Custodian].into() }];
+//! # let alice = OperatorList::new("shop-1", 1, people)?.admit(&proven, None)?;
 //! # let (acme, customers) = (TenantId::parse("acme")?, DatasetId::parse("customers")?);
 //! # let reason = Reason::parse("first customer")?;
 //! # let call = || Ok::<_, Error>(ControlCall { who: &alice, request: new_request_id()?, reason: Some(&reason) });

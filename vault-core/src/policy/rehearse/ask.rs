@@ -89,7 +89,7 @@ fn control<A: ControlAction>(authorizer: &Authorizer, scene: &Scene) -> Result<O
         custody: scene.custody.clone(),
         request: REQUEST,
     };
-    let who = Operator::for_rehearsal(scene.principal.clone());
+    let who = Operator::for_rehearsal(scene.principal.clone(), scene.roles.clone());
     Ok(outcome(authorizer.authorize_control::<A>(&who, request, scene.at)))
 }
 
