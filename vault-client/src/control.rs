@@ -6,6 +6,7 @@ use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
+use vault_proto::v1::scorecard_service_client::ScorecardServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
     Approval, CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
@@ -20,7 +21,7 @@ use crate::error::ClientError;
 use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
-/// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
+/// `PolicyService`, `ScorecardService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
 /// `reason`, which is kept in the audit log.
 ///
 /// # Errors
@@ -33,6 +34,7 @@ pub struct OperatorClient {
     pub(crate) approvals: ApprovalServiceClient<ControlChannel>,
     pub(crate) grants: GrantServiceClient<ControlChannel>,
     pub(crate) policies: PolicyServiceClient<ControlChannel>,
+    pub(crate) scorecards: ScorecardServiceClient<ControlChannel>,
     pub(crate) limits: Limits,
     channel: Channel,
 }
@@ -59,6 +61,7 @@ impl OperatorClient {
             approvals: ApprovalServiceClient::new(through()),
             grants: GrantServiceClient::new(through()),
             policies: PolicyServiceClient::new(through()),
+            scorecards: ScorecardServiceClient::new(through()),
             limits: Limits::default(),
             channel,
         }

@@ -31,6 +31,7 @@ mod grants;
 mod operator_token;
 mod policies;
 mod receipt;
+mod scorecard;
 mod streams;
 mod value;
 

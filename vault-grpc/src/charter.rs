@@ -9,9 +9,10 @@ use vault_core::principal::{Binding, IssuerSettings, IssuerTenants, certificates
 use vault_core::vault::ApprovalSettings;
 
 use crate::config::{
-    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogSink, LogWitness, NamedFile, PinnedUrl, Root,
-    SinkTarget, Syslog,
+    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogSink, LogWitness, NamedFile, Operators,
+    PinnedUrl, Root, SinkTarget, Syslog,
 };
+use crate::operators;
 use crate::tls::files::{MAX_PEM, read};
 
 type Lines = Vec<(String, String)>;
@@ -47,6 +48,7 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
     for issuer in &config.end_users {
         lines.push(("end_users.issuer".to_owned(), issuer_line(&issuer.settings, &issuer.keys)?));
     }
+    operators(config, &mut lines)?;
     for witness in &config.witnesses {
         lines.push(("audit.witness".to_owned(), witness_line(witness)?));
     }
@@ -124,6 +126,22 @@ fn list(words: impl IntoIterator<Item = String>) -> String {
     let mut words: Vec<String> = words.into_iter().map(|word| plain(&word).replace(',', "%2c")).collect();
     words.sort();
     words.join(",")
+}
+
+/// Who operates the vault: who says so, what they said, and what else an operator has to show.
+fn operators(config: &Config, lines: &mut Lines) -> Result<(), ConfigError> {
+    let Operators { list, issuers, max_certificate_lifetime } = &config.operators;
+    if let Some(named) = list {
+        lines.push(("operators.owner".to_owned(), verifier(&named.owner)));
+        let list = operators::read(config)?.reference();
+        lines.push(("operators.list".to_owned(), format!("version={} sha256:{}", list.version, list.digest)));
+    }
+    let lifetime = max_certificate_lifetime.map_or_else(|| "none".to_owned(), |most| most.as_secs().to_string());
+    lines.push(("operators.max_certificate_lifetime_s".to_owned(), lifetime));
+    for issuer in issuers {
+        lines.push(("operators.issuer".to_owned(), issuer_line(&issuer.settings, &issuer.keys)?));
+    }
+    Ok(())
 }
 
 /// Who may vouch for a plane's callers: one line for each certificate of the file.

@@ -5,13 +5,16 @@ mod audit;
 mod backup;
 mod bundle;
 mod commands;
+mod connect;
 #[cfg(feature = "dev")]
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
+mod operators;
 mod policy;
 mod print;
 mod remote;
+mod scorecard;
 mod serve;
 mod tenant;
 mod witness;
@@ -113,9 +116,14 @@ enum Command {
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// The list of operators.
+    #[command(subcommand)]
+    Operators(operators::OperatorsCommand),
     /// A witness of audit logs, for somebody else than who runs the log.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
+    /// What a security team reports each quarter: computed by a running gateway, or from the files of one that is stopped.
+    Scorecard(Box<scorecard::ScorecardArgs>),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -174,7 +182,9 @@ pub(crate) fn run() -> ExitCode {
         Command::Tenant(command) => tenant::run(*command),
         Command::Approval(command) => approval::run(*command),
         Command::Audit(command) => audit::run(command),
+        Command::Operators(command) => operators::run(command),
         Command::Witness(command) => witness::run(command),
+        Command::Scorecard(args) => scorecard::scorecard(&args),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

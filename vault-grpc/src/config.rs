@@ -8,6 +8,7 @@ mod end_users;
 mod hardening;
 mod lifecycle;
 mod limits;
+mod operators;
 mod pinned;
 mod policy;
 mod prove;
@@ -27,9 +28,10 @@ use std::time::Duration;
 use vault_core::audit::LogVerifier;
 use vault_core::vault::{ApprovalSettings, LifecycleSettings};
 
-pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
+pub use end_users::{IssuerKeys, KeysUrl, TokenIssuer};
 pub use hardening::{Demand, Hardening};
 pub use limits::Limits;
+pub use operators::{Operators, OperatorsFile};
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
@@ -208,7 +210,9 @@ pub struct Config {
     /// Whether the charter changes by approval only; not asked for in development.
     pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
-    pub end_users: Vec<EndUserIssuer>,
+    pub end_users: Vec<TokenIssuer>,
+    /// Who operates the vault.
+    pub operators: Operators,
     /// Bounds of connections and calls.
     pub limits: Limits,
     /// Bounds of the key cache.
@@ -248,6 +252,11 @@ impl Config {
     /// The first thing that is not acceptable.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::read(text, file)
+    }
+
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
     }
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use futures_util::FutureExt as _;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, operators_body};
 use super::archiver::{Archiver, Archiving, SegmentStatus};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
@@ -28,6 +28,7 @@ use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
 use crate::id::{ApprovalId, Fingerprint, KeyId, KeyVersion, TenantId};
+use crate::principal::ListRef;
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -82,6 +83,8 @@ pub struct Recovery {
     pub anchor: Option<Anchor>,
     /// The last policy bundle that came into force.
     pub policy: Option<PolicyMark>,
+    /// The list of operators with the highest version that was in force.
+    pub operators: Option<ListRef>,
 }
 
 /// What was cut from the end of `entries.log`.
@@ -113,6 +116,8 @@ pub enum SystemEvent {
         /// The policy epoch of this process that it is.
         epoch: u64,
     },
+    /// This list of operators says who may call: one with a lower version is refused from here on.
+    Operators(ListRef),
     /// A policy bundle was put into the store, where it waits.
     PolicyProposed(PolicyMark),
     /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
@@ -222,6 +227,7 @@ impl SystemEvent {
             }
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
             Self::PolicyBundle { mark, epoch } => return mark.body(epoch),
+            Self::Operators(list) => return operators_body(list),
             Self::PolicyProposed(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_proposed", about.as_str(), mark.version, 0)
@@ -358,6 +364,7 @@ impl Log {
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
             anchor: state.at.anchor,
             policy: state.at.policy,
+            operators: state.at.operators,
         };
         // Everything was checked. From here on the disk is written.
         let Files { entries, entries_end, chain, checkpoints } = repair(&segments, &options, &state)?;
@@ -383,6 +390,7 @@ impl Log {
             tiles,
             published: false,
             found: latest.size,
+            resumed: true,
         };
         let (size, age) = (options.segment_size, options.segment_age);
         let mut writer = Writer {

@@ -20,7 +20,7 @@ use super::scan::{self, Language};
 use crate::custody::Custody;
 use crate::error::Error;
 use crate::id::{DatasetId, Purpose, TenantId};
-use crate::principal::EndUser;
+use crate::principal::{EndUser, Operator};
 use crate::time::Timestamp;
 
 /// Most policies in a set.
@@ -376,7 +376,7 @@ impl<'a> Probe<'a> {
         let [plain, full_user] = EndUser::for_probe(&tenant).ok_or(NotExpressible)?;
         let description = Description::for_probe();
         let workload = entities::workload("spiffe://prod.example/a", &description, [&tenant])?;
-        let operator = entities::operator("spiffe://operators.example/operator/a")?;
+        let operator = entities::operator(&Operator::for_probe().ok_or(NotExpressible)?)?;
         let resources = [
             (Kind::Instance, entities::instance()?),
             (Kind::Tenant, entities::tenant(&tenant, None)?),

@@ -11,7 +11,9 @@ use vault_core::id::{DatasetId, Purpose, Reason, Subject, TenantId};
 use vault_core::keys::{Approval, CacheSettings, Keyring, KeyringParts, Seen};
 use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
-use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{
+    Operator, OperatorBundle, OperatorList, Person, Role, TrustDomain, Workload, WorkloadBundle,
+};
 use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
@@ -71,8 +73,20 @@ impl People {
         let domain = TrustDomain::parse("operators.example").unwrap();
         let bundle = OperatorBundle::new(domain, std::slice::from_ref(&self.operators.certificate)).unwrap();
         let leaf = self.operators.leaf(&format!("spiffe://operators.example/operator/{name}"));
-        Operator::verify(&leaf.chain, &bundle, SystemClock.now()).unwrap()
+        let proven = Operator::verify(&leaf.chain, &bundle, SystemClock.now()).unwrap();
+        with_every_role(&proven, name)
     }
+}
+
+/// The only person of a list, with every role.
+pub(crate) fn with_every_role(proven: &Operator, person: &str) -> Operator {
+    let person = Person {
+        id: person.to_owned(),
+        certificates: vec![proven.id().clone()],
+        tokens: Vec::new(),
+        roles: Role::ALL.into(),
+    };
+    OperatorList::new("test", 1, vec![person]).unwrap().admit(proven, None).unwrap()
 }
 
 /// Opens the vault that lives in `dir`, or makes it.

@@ -15,6 +15,7 @@ use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
+use super::operators::{self, RawOperators};
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
@@ -44,6 +45,7 @@ struct Raw {
     charter: RawCharter,
     #[serde(default)]
     end_users: RawEndUsers,
+    operators: Option<Spanned<RawOperators>>,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -116,6 +118,13 @@ pub(super) struct Reader<'a> {
     pub(super) file: &'a Path,
 }
 
+#[cfg(test)]
+impl<'a> Reader<'a> {
+    pub(super) const fn of(text: &'a str, file: &'a Path) -> Self {
+        Self { text, file }
+    }
+}
+
 impl Reader<'_> {
     fn line(&self, offset: usize) -> usize {
         let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
@@ -169,6 +178,7 @@ impl Reader<'_> {
         let roots = self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?;
         #[cfg(feature = "aws")]
         let aws = self.aws(raw.aws.as_ref(), &roots)?;
+        let end_users = end_users::issuers(self, raw.end_users, environment)?;
         let config = Config {
             file: self.file.to_owned(),
             environment,
@@ -186,7 +196,8 @@ impl Reader<'_> {
             aws,
             policy: self.policy(&raw.policy, environment)?,
             charter_enforced: self.charter(&raw.charter, environment)?,
-            end_users: end_users::issuers(self, raw.end_users, environment)?,
+            operators: operators::operators(self, raw.operators, &end_users, environment)?,
+            end_users,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,

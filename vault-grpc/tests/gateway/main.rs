@@ -5,6 +5,7 @@
 mod alerts;
 mod audit_entries;
 mod audit_receipts;
+mod audit_segments;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
@@ -22,6 +23,8 @@ mod identity_provider;
 mod issuer;
 mod metrics;
 mod operator_commands;
+mod operator_lists;
+mod operator_tokens;
 mod policies;
 #[cfg(feature = "prove")]
 #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]
@@ -30,6 +33,7 @@ mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
+mod scorecard;
 mod shredding;
 mod sink_foreign;
 mod sink_load;

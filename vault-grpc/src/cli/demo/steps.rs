@@ -36,6 +36,7 @@ pub(super) async fn all(scene: &Scene, report: &mut Report) -> Result<(), Failed
     operator_at_the_data_plane(scene, report).await?;
     data_calls_at_the_control_plane(scene, &old, report).await?;
     human_under_the_workload_ca(scene, report).await?;
+    operator_by_token(scene, report).await?;
     flipped_bit(&billing, &old, report).await;
     rotation(&operator, &billing, &old, report).await?;
     suspension((&operator, &scene.second_operator().await?), &billing, &old, report).await
@@ -205,6 +206,17 @@ async fn human_under_the_workload_ca(scene: &Scene, report: &mut Report) -> Resu
         let (held, why) = refused(tried, |error| error.tls().is_some());
         report.step(format!("a person's certificate, issued by the workload CA itself: {who}"), held, why);
     }
+    Ok(())
+}
+
+async fn operator_by_token(scene: &Scene, report: &mut Report) -> Result<(), Failed> {
+    let [alone, with_bobs, with_own] = report.time(scene.by_token()).await?;
+    for (what, tried) in [("with the certificate alone", alone), ("with another operator's token", with_bobs)] {
+        let (held, why) = refused(tried, |error| error.code() == Code::Unauthenticated);
+        report.step(format!("where operators have to sign in: {what}"), held, why);
+    }
+    let said = with_own.as_ref().err().map_or_else(|| "answered".to_owned(), ToString::to_string);
+    report.step("where operators have to sign in: with certificate and token", with_own.is_ok(), said);
     Ok(())
 }
 
