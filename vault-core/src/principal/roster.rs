@@ -152,8 +152,9 @@ impl OperatorList {
     /// # Errors
     /// [`Error::Invalid`] naming the line or the field.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let list = text::read(text)?;
-        list.check()?;
+        let Self { instance, version, people } = text::read(text)?;
+        // Puts everything in order: what was not does not come out as it was.
+        let list = Self::new(&instance, version, people)?;
         if list.text() == text {
             Ok(list)
         } else {

@@ -87,6 +87,7 @@ async fn until_signal(config: Config, executable: Fingerprint, confined: Confine
         drop(gateway.shutdown().await);
         return not_started(StartError::Config(error));
     }
+    log(&Event::Notice("serving: everything is open, and what the process denies itself is denied"));
     loop {
         tokio::select! {
             Some(()) = signals.reload.recv() => {

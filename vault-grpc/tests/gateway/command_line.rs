@@ -38,7 +38,7 @@ fn serve(config: &Path, key_log: &Path) -> Served {
     let data = wait_for(&mut lines, r#""plane":"data""#);
     let at = data.find("127.0.0.1:").unwrap();
     let data = data[at..].split('"').next().unwrap().parse().unwrap();
-    wait_for(&mut lines, "certificates alone");
+    wait_for(&mut lines, "everything is open");
     Served { child, lines, data }
 }
 

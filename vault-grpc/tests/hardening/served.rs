@@ -145,7 +145,7 @@ impl Served {
             } else if line.contains("listening") && line.contains("\"control\"") {
                 control = Some(address());
             }
-            let last = line.contains("certificates alone");
+            let last = line.contains("everything is open");
             said.push(line);
             if last {
                 break;

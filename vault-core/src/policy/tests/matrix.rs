@@ -56,7 +56,7 @@ const ROLES_OF: &[(&str, &[&str])] = &[
     ("RequestGrant", &["custodian"]),
     ("Approve", &["approver"]),
     ("Reject", &["approver"]),
-    ("CancelApproval", &["approver", "custodian"]),
+    ("CancelApproval", &["approver", "author", "custodian"]),
     ("ValidatePolicy", &["author"]),
     ("ProposePolicy", &["author"]),
     ("ActivatePolicy", &["author"]),
