@@ -4,10 +4,8 @@ use std::future::ready;
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use vault_client::Limits;
 use vault_core::Error;
 use vault_core::audit::{VerifyOptions, verify};
 use vault_core::fs::OsFs;
@@ -20,11 +18,9 @@ use vault_grpc::scorecard::{
 use vault_grpc::telemetry::{Event, log};
 use vault_grpc::tls::Materials;
 use vault_proto::Timestamp as WireTime;
+use vault_proto::v1::GetScorecardRequest;
 
 use super::connect::{Connect, Unanswered};
-
-/// How long a gateway may take that reads its log for the first time.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ScorecardArgs {
@@ -125,11 +121,10 @@ fn show(card: &Scorecard, format: Format) -> Result<(), Failed> {
 }
 
 async fn asked(args: &ScorecardArgs) -> Result<Scorecard, Failed> {
-    let seconds = |at: Timestamp| WireTime { seconds: i64::try_from(at.secs()).unwrap_or(i64::MAX), nanos: 0 };
-    let operator = args.connect.operator().await.map_err(Failed::Client)?;
-    let operator = operator.with_limits(Limits { deadline: PATIENCE, ..Limits::default() });
-    let card = operator.get_scorecard(args.from.map(seconds), args.until.map(seconds), "scorecard").await;
-    Ok(from_wire(&card.map_err(|error| Failed::Client(error.into()))?)?)
+    let time = |at: Timestamp| WireTime { seconds: i64::try_from(at.secs()).unwrap_or(i64::MAX), nanos: 0 };
+    let (from_time, until_time) = (args.from.map(time), args.until.map(time));
+    let message = GetScorecardRequest { from_time, until_time, reason: "scorecard".to_owned() };
+    Ok(from_wire(&args.connect.scorecard(message).await.map_err(Failed::Client)?)?)
 }
 
 /// From the files. The log is only read; the embedded store is opened as a gateway opens it, so that none may run.

@@ -323,7 +323,16 @@ fn the_json_is_as_documented() {
     let status = Status { witnesses: vec![witness], ..status() };
     let card = card_of(&tally(&[]), &status, quarter(), true);
     let json: serde_json::Value = serde_json::from_str(&card.to_json()).unwrap();
-    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let keys = |value: &serde_json::Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
     assert_eq!(json["format"], FORMAT);
     assert_eq!(keys(&json), ["format", "from", "instance", "lines", "log", "made", "series", "until"]);
     let line = ["details", "group", "how", "id", "limit", "name", "number", "value", "verdict"];
