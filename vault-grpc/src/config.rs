@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod charter;
 mod end_users;
 mod hardening;
 mod lifecycle;
@@ -12,6 +13,8 @@ mod prove;
 mod read;
 mod release;
 mod roots;
+mod segments;
+mod sink;
 mod store;
 mod witness;
 
@@ -29,6 +32,8 @@ pub use limits::Limits;
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use segments::Segments;
+pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
 
@@ -186,8 +191,12 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
+    /// Bounds of the audit log's segments, and where they are archived.
+    pub segments: Segments,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
+    /// Who else gets every entry of the audit log.
+    pub sinks: Vec<LogSink>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.
@@ -195,6 +204,8 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whether the charter changes by approval only; not asked for in development.
+    pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
     pub end_users: Vec<EndUserIssuer>,
     /// Bounds of connections and calls.

@@ -15,9 +15,11 @@ use tonic_health::server::{HealthReporter, HealthService};
 use vault_core::audit::{Health, SystemEvent};
 use vault_core::principal::{Operator, Workload};
 use vault_core::time::{Clock, SystemClock};
+use vault_core::vault::CharterStanding;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
+use crate::charter;
 use crate::config::{Config, ConfigError};
 use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
@@ -27,6 +29,7 @@ use crate::plane::Principal;
 use crate::refusals::Refusals;
 use crate::scorecard;
 use crate::service;
+use crate::sinks::{self, Sinks};
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
 use crate::witness::Witnesses;
@@ -80,10 +83,12 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
         let log_key = build::signer(&config)?.verifier().clone();
         let witnesses = Arc::new(Witnesses::load(&config, &log_key)?);
+        let sinks = Sinks::load(&config, &log_key)?;
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -95,7 +100,11 @@ impl Gateway {
         let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
+        let patience = sinks.patience();
+        sinks.attach(&vault)?;
+        sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
+        charter::unchanged(&config, &charter)?;
         let (phase, watching) = watch::channel(Phase::Open);
         let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());
@@ -122,6 +131,9 @@ impl Gateway {
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
+        if !config.sinks.is_empty() {
+            background.push(tokio::spawn(sinks::tell(Arc::downgrade(&vault))));
+        }
         if config.policy.prove.is_some() {
             background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
         }
@@ -129,7 +141,9 @@ impl Gateway {
         background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
             let inventory = Arc::new(Inventory::default());
-            background.push(tokio::spawn(inventory::follow(Arc::clone(&inventory), Arc::downgrade(&vault), log_key)));
+            let of = config.clone();
+            let keys = move || scorecard::log_keys(&of, &log_key);
+            background.push(tokio::spawn(inventory::follow(Arc::clone(&inventory), Arc::downgrade(&vault), keys)));
             let planes = (Arc::clone(&data), Arc::clone(&control));
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let end_users = Arc::clone(&end_users);
@@ -137,9 +151,10 @@ impl Gateway {
                 let told = vault.upgrade();
                 let told = told.map(|vault| {
                     let ends = scorecard::endings(&planes.0.load(), &planes.1.load());
-                    let mut told = render(&metrics, &refusals, &end_users, &vault) + &witnesses.render();
-                    told.push_str(&inventory::render(&inventory, &vault, &refusals, &ends));
-                    told
+                    render(&metrics, &refusals, &end_users, &vault)
+                        + &witnesses.render()
+                        + &sinks::render(&vault.audit().sinks())
+                        + &inventory::render(&inventory, &vault, &refusals, &ends)
                 });
                 told.unwrap_or_default()
             };
@@ -193,12 +208,21 @@ impl Gateway {
         let config = self.config.clone();
         let signed = !config.policy.signers.is_empty();
         let loading = spawn_blocking(move || {
+            let charter = charter::of(&config)?;
             let policies = if signed { None } else { Some(build::policies(&config)?) };
-            Ok((Materials::load(&config)?, policies, end_users::file_keys(&config)?))
+            let loaded = (Materials::load(&config)?, policies, end_users::file_keys(&config)?);
+            charter::unchanged(&config, &charter)?;
+            Ok((charter, loaded))
         });
         let place = || self.config.file.display().to_string();
-        let (materials, policies, keys) =
+        let (charter, (materials, policies, keys)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
+        if let CharterStanding::Differs(changes) =
+            standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
+        {
+            return Err(build::differs(&self.config, &changes));
+        }
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);
@@ -422,8 +446,15 @@ async fn prepare_policies(vault: Arc<Vault>) {
 async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut behind = None;
     loop {
         ticks.tick().await;
+        // Each reason once, until it is over.
+        let now = vault.audit().segments().behind;
+        if let Some(why) = now.filter(|_| behind != now) {
+            log(&Event::Warning(why));
+        }
+        behind = now;
         tell_once(&vault, &refusals).await;
         anchor(&vault).await;
     }

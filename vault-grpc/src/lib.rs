@@ -7,10 +7,11 @@
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
 //!               scorecard     figures of the log and the store
-//! config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
+//! charter · config · pinned · store · sinks · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
+pub mod charter;
 pub mod config;
 pub mod convert;
 pub mod end_users;
@@ -30,6 +31,7 @@ mod refusals;
 pub mod release;
 pub mod scorecard;
 pub mod service;
+pub mod sinks;
 pub mod status;
 mod store;
 pub mod telemetry;

@@ -1,6 +1,7 @@
 //! The listeners' TLS: 1.3 only, X25519MLKEM768 first, a client certificate required and judged by the rules of
 //! `vault_core::principal`, nothing resumed, no early data, no key log.
 
+mod client;
 mod load;
 mod verifier;
 
@@ -30,6 +31,7 @@ use crate::config::{Config, ConfigError};
 use crate::plane::Principal;
 use verifier::{OfTheOther, PrincipalVerifier};
 
+pub(crate) use client::client_config;
 pub(crate) use verifier::reason_of;
 
 /// Certificate, key and trust bundle of one listener, as they stood at one moment.

@@ -39,7 +39,7 @@ pub(super) struct Tile<'a> {
 }
 
 /// The partial tiles at the right edge, from which full ones fall out. Memory: one bundle and 256 hashes a level.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Builder {
     size: u64,
     bundle: Vec<u8>,
@@ -49,6 +49,15 @@ pub(super) struct Builder {
 type Sink<'s> = &'s mut dyn FnMut(Tile<'_>) -> Result<(), Error>;
 
 impl Builder {
+    /// The bundle and the hashes of each level, none of them full.
+    pub(super) fn parts(&self) -> (&[u8], &[Vec<u8>]) {
+        (&self.bundle, &self.levels)
+    }
+
+    pub(super) const fn from_parts(size: u64, bundle: Vec<u8>, levels: Vec<Vec<u8>>) -> Self {
+        Self { size, bundle, levels }
+    }
+
     pub(super) const fn size(&self) -> u64 {
         self.size
     }
@@ -126,6 +135,14 @@ pub(super) fn write(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Erro
         write_aside(fs, &path, tile.bytes)?;
     }
     if tile.width == WIDTH { remove_partials(fs, &path) } else { Ok(()) }
+}
+
+/// Makes a tile durable that is written; writes it if it is not.
+pub(super) fn sync(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Error> {
+    write(fs, dir, tile)?;
+    let path = tile_path(dir, tile.level, tile.index, tile.width);
+    let file = fs.open(&path, Open::ReadWrite).map_err(|_| FAILED)?;
+    file.sync_data().map_err(|_| FAILED)
 }
 
 fn write_aside(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), Error> {

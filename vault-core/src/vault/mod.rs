@@ -78,6 +78,7 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod charter;
 mod consents;
 mod control;
 mod data;
@@ -96,6 +97,7 @@ mod upkeep;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};

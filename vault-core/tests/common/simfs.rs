@@ -400,6 +400,10 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(self.clone())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let mut disk = self.disk();
         disk.alive()?;

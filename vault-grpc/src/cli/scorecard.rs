@@ -13,7 +13,8 @@ use vault_core::time::{Clock as _, SystemClock, Timestamp};
 use vault_grpc::build::{self, StartError};
 use vault_grpc::config::{Config, ConfigError, Store};
 use vault_grpc::scorecard::{
-    Facts, LogState, Period, Reading, Scorecard, Status, compute, endings, from_wire, html, kept_witnesses, table,
+    Facts, LogState, Period, Reading, Scorecard, Status, compute, configured_sinks, endings, from_wire, html,
+    kept_witnesses, log_keys, table,
 };
 use vault_grpc::telemetry::{Event, log};
 use vault_grpc::tls::Materials;
@@ -147,7 +148,9 @@ fn offline(file: &Path, (from, until): (Option<Timestamp>, Option<Timestamp>)) -
     reading.catch_up(None);
     let log_state = match reading.state() {
         LogState::Read => {
-            let report = verify(&OsFs, &config.audit_dir.path, verifier, &VerifyOptions::default())?;
+            let archive = config.segments.archive.as_ref().map(|archive| archive.path.clone());
+            let options = VerifyOptions { archive, ..VerifyOptions::default() };
+            let report = verify(&OsFs, &config.audit_dir.path, verifier, &options)?;
             match report.finding {
                 None => LogState::Verified { checkpoints: report.checkpoints },
                 Some(finding) => LogState::Broken(finding.to_string()),
@@ -159,11 +162,12 @@ fn offline(file: &Path, (from, until): (Option<Timestamp>, Option<Timestamp>)) -
     let waiting = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| ConfigError::new("the operating system", error.kind().to_string()))?;
-    let census = waiting.block_on(keys.census((&config.lifecycle).into(), verifier, &|| Box::pin(ready(Ok(())))))?;
+    let census = waiting
+        .block_on(keys.census((&config.lifecycle).into(), &log_keys(&config, verifier), &|| Box::pin(ready(Ok(())))))?;
     let status = Status {
         endings: endings(&materials.data, &materials.control),
         witnesses: kept_witnesses(&config, verifier),
-        sinks: Vec::new(),
+        sinks: configured_sinks(&config),
         hardening: None,
         log: log_state,
     };

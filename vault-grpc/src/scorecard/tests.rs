@@ -203,6 +203,17 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
         why,
         mandatory_millis,
     };
+    let sink = |name: &str, mandatory, seen: Option<(bool, u64)>| SinkFacts {
+        name: name.to_owned(),
+        mandatory,
+        seen: seen.map(|(healthy, failures)| SinkSeen {
+            healthy,
+            lag_millis: 1,
+            waiting: 1,
+            failures,
+            last_error: Some("the disk is full").filter(|_| failures > 0),
+        }),
+    };
     let status = Status {
         endings: vec![
             ends("certificate", "data", made - 1),
@@ -217,8 +228,10 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
             witness("w/unasked", None, None, None),
         ],
         sinks: vec![
-            SinkState { name: "siem".to_owned(), mandatory: true, lag_millis: 1, lost: 0, healthy: false },
-            SinkState { name: "lake".to_owned(), mandatory: false, lag_millis: 1, lost: 3, healthy: true },
+            sink("siem", true, Some((false, 0))),
+            sink("lake", false, Some((true, 3))),
+            sink("disk", true, Some((true, 0))),
+            sink("unasked", true, None),
         ],
         hardening: Some(crate::hardening::State { undumpable: true, landlock: true, seccomp: false, locked: true }),
         log: LogState::Broken("entry 7 is not as it was written".to_owned()),
@@ -234,6 +247,8 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
         ("witness.w/unasked", Verdict::NotMeasured),
         ("sink.siem", Verdict::Bad),
         ("sink.lake", Verdict::Attention),
+        ("sink.disk", Verdict::Ok),
+        ("sink.unasked", Verdict::NotMeasured),
         ("certificates.certificate", Verdict::Bad),
         ("certificates.root", Verdict::Attention),
         ("certificates.list", Verdict::NotMeasured),
@@ -241,7 +256,7 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
     ] {
         assert_eq!(verdict(id), expected, "{id}");
     }
-    assert_eq!(card.series.iter().find(|series| series.id == "lags").unwrap().labels.len(), 6);
+    assert_eq!(card.series.iter().find(|series| series.id == "lags").unwrap().labels.len(), 7);
 }
 
 /// Names that try to be markup, and to turn the text around.

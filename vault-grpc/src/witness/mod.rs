@@ -256,5 +256,9 @@ async fn hold(all: Vec<Arc<One>>, vault: Arc<Vault>) {
         let late = |one: &Arc<One>| one.settings.mandatory.is_some_and(|deadline| one.lag() > deadline);
         let why = all.iter().any(late).then_some("a mandatory witness has not cosigned the log within its deadline");
         vault.audit().hold(why);
+        let mandatory = all.iter().filter(|one| one.settings.mandatory.is_some());
+        if let Some(size) = mandatory.map(|one| one.lock().size).min() {
+            vault.audit().cosigned(size);
+        }
     }
 }

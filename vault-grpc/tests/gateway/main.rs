@@ -8,6 +8,7 @@ mod audit_receipts;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
+mod charters;
 mod command_line;
 mod configuration;
 mod drain;
@@ -30,6 +31,10 @@ mod roots;
 mod saml_bridge;
 mod scorecard;
 mod shredding;
+mod sink_foreign;
+mod sink_load;
+mod sink_receivers;
+mod sinks;
 #[cfg(feature = "prove")]
 #[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 #[path = "../../../vault-core/tests/common/solver.rs"]
