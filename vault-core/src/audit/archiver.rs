@@ -237,6 +237,10 @@ impl Watch for Keeper<'_> {
         let dirs = &mut self.dirs;
         self.tiles.push(bytes, leaf, &mut |tile: Tile<'_>| {
             let path = tiles::tile_path(dir, tile.level, tile.index, tile.width);
+            // Where the partial ones were, which are removed with it.
+            let mut partials = path.clone();
+            partials.as_mut_os_string().push(".p");
+            dirs.extend(Some(partials).filter(|partials| fs.exists(partials)));
             dirs.extend(path.ancestors().skip(1).take_while(|above| above.starts_with(dir)).map(Path::to_owned));
             tiles::sync(fs, dir, &tile)
         })?;

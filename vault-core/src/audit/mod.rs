@@ -77,6 +77,8 @@ mod rotation_tests;
 #[cfg(test)]
 mod segment_tests;
 #[cfg(test)]
+mod sink_crash_tests;
+#[cfg(test)]
 mod sink_file_tests;
 #[cfg(test)]
 mod sink_tests;

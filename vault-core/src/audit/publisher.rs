@@ -91,6 +91,8 @@ pub(super) struct Publisher {
     pub(super) published: bool,
     /// How many entries there were at opening: up to there, tiles may be what a crash left.
     pub(super) found: u64,
+    /// The builder begins with a state: of the tiles up to it, partial ones of older checkpoints may be what a crash left.
+    pub(super) resumed: bool,
 }
 
 struct Sentinel<'a>(&'a Shared, bool);
@@ -182,8 +184,12 @@ impl Publisher {
     /// Brings the tiles up to the last checkpoint, for a while; when they are there, publishes it.
     fn derive(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let Self { fs, dir, frames, tiles: builder, signed, found, .. } = self;
+        let Self { fs, dir, frames, tiles: builder, signed, found, resumed, .. } = self;
         let mut write = |tile: tiles::Tile<'_>| tiles::write(&**fs, dir, &tile);
+        if *resumed {
+            builder.smaller(&mut |tile| tiles::mend(&**fs, dir, &tile))?;
+            *resumed = false;
+        }
         frames.refresh()?;
         while builder.size() < signed.size {
             match frames.step()? {

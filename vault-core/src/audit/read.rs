@@ -35,8 +35,27 @@ impl EntryReader {
     /// # Errors
     /// As there.
     pub fn open_with(fs: &dyn Fs, dir: &Path, archive: Option<&Path>, verifier: &LogVerifier) -> Result<Self, Error> {
-        let segments = Segments::of(fs, dir, archive, verifier.origin());
-        let mut frames = Frames::at(segments, Start::FIRST);
+        Self::start(Segments::of(fs, dir, archive, verifier.origin()), Start::FIRST)
+    }
+
+    /// Starts with the segment that holds an entry, at its first entry, so that segments before it need not be there. The
+    /// chain of frames is checked from there on.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_from(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, index: u64) -> Result<Self, Error> {
+        let segments = Segments::of(fs, dir, None, verifier.origin());
+        let start = segments.start_before(index)?;
+        Self::start(segments, start)
+    }
+
+    /// The index of the entry that comes next.
+    pub fn next_index(&self) -> u64 {
+        self.frames.next_index()
+    }
+
+    fn start(segments: Segments, start: Start) -> Result<Self, Error> {
+        let mut frames = Frames::at(segments, start);
         match frames.enter()? {
             Ok(true) => Ok(Self { frames }),
             Ok(false) => Err(UNREADABLE),

@@ -131,6 +131,24 @@ fn a_reader_follows_from_segment_to_segment() {
 }
 
 #[test]
+fn reading_begins_with_the_segment_that_holds_the_entry() {
+    let place = cut();
+    let firsts = firsts(&place);
+    let last = *firsts.last().unwrap();
+    let open = |index| EntryReader::open_from(&OsFs, &place.dir, &place.verifier(), index).unwrap();
+    for index in 0..26 {
+        let first = *firsts.iter().rfind(|first| **first <= index).unwrap();
+        assert_eq!(open(index).next_index(), first, "{index}");
+    }
+    std::fs::remove_dir_all(segments(&place).archive).unwrap();
+    let (mut reader, mut seen) = (open(last), Vec::new());
+    while reader.group(&mut |entry, _| Ok(seen.push(entry.index))).unwrap() {}
+    assert_eq!(seen, (last..26).collect::<Vec<_>>());
+    assert_eq!(reader.next_index(), 26);
+    assert!(EntryReader::open_from(&OsFs, &place.dir, &place.verifier(), last - 1).is_err());
+}
+
+#[test]
 fn the_age_of_its_first_entry_seals_a_segment_too() {
     use crate::time::{ManualClock, Timestamp};
     let place = Place::new();
@@ -463,4 +481,59 @@ fn a_segment_that_cannot_be_made_is_sealed_later() {
     assert!(log.segments().open > 0);
     log.close().unwrap();
     sound(&place);
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for path in crate::fs::Fs::list(&OsFs, from).unwrap() {
+        let to = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            std::fs::copy(&path, &to).unwrap();
+        }
+    }
+}
+
+/// The whole directory, archive and state with it, put back as it was: nothing in it shows that, what was kept elsewhere
+/// does. A part of it put back shows by itself.
+#[test]
+fn a_rollback_of_the_segments_shows_by_what_was_kept_elsewhere_and_of_a_part_by_itself() {
+    let place = cut();
+    let early = place.temp.path().join("early");
+    copy(&place.dir, &early);
+    let (log, _) = place.open_cutting();
+    (0..20).for_each(|n| append(&log, n));
+    let receipt = block_on(log.refused(&refusal("acme", 99), Pseudonyms::default())).unwrap();
+    archived(&log);
+    log.close().unwrap();
+    let kept = sound(&place).last.unwrap();
+    let late = place.temp.path().join("late");
+    std::fs::rename(&place.dir, &late).unwrap();
+    copy(&early, &place.dir);
+    let report = sound(&place);
+    assert!(report.anchored.is_none() && report.to_string().contains("was not shown"), "{report}");
+    let with = |options: VerifyOptions| check(&place, &options).finding;
+    let outside = VerifyOptions { outside: vec![kept], ..VerifyOptions::default() };
+    assert!(matches!(with(outside), Some(Finding::Outside { entries: 26, .. })));
+    let receipts = VerifyOptions { receipts: vec![receipt], ..VerifyOptions::default() };
+    assert!(matches!(with(receipts), Some(Finding::Receipt { index }) if index == receipt.index));
+    // The open segment of then among the files of now; the checkpoints of then; the archive of then.
+    let renew = || {
+        std::fs::remove_dir_all(&place.dir).unwrap();
+        copy(&late, &place.dir);
+        sound(&place);
+    };
+    renew();
+    std::fs::copy(early.join("entries.log"), place.file("entries.log")).unwrap();
+    assert!(matches!(found(&place), Finding::Segment { .. } | Finding::Missing { .. }), "{}", found(&place));
+    renew();
+    for name in ["checkpoints", "checkpoint"] {
+        std::fs::copy(early.join(name), place.file(name)).unwrap();
+    }
+    assert!(!check(&place, &VerifyOptions::default()).is_sound());
+    renew();
+    std::fs::remove_dir_all(place.file("archive")).unwrap();
+    copy(&early.join("archive"), &place.file("archive"));
+    assert!(matches!(found(&place), Finding::Segment { .. }), "{}", found(&place));
 }

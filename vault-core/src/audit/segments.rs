@@ -78,6 +78,27 @@ impl Segments {
         largest(&self.dir).max(largest(&self.archive))
     }
 
+    /// Where the last segment begins that does not begin behind an entry, by the segments' own headers. The start of the log
+    /// if one in between is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if a file cannot be read.
+    pub(super) fn start_before(&self, index: u64) -> Result<Start, Error> {
+        let last = self.last_sealed().map_or(0, |last| last.saturating_add(1));
+        for number in (1..=last).rev() {
+            match self.find(number)? {
+                Found::File(file, _) => {
+                    if let Some(start) = Start::read(&*file, &self.origin)?.filter(|start| start.first <= index) {
+                        return Ok(start);
+                    }
+                }
+                Found::End => {}
+                Found::Missing | Found::Bad(_) => break,
+            }
+        }
+        Ok(Start::FIRST)
+    }
+
     /// Finds a segment.
     ///
     /// # Errors
@@ -114,6 +135,10 @@ impl Segments {
         let file = self.fs.open(&self.open_path(), Open::Read).map_err(|_| UNREADABLE)?;
         Ok(match Start::read(&*file, &self.origin)? {
             Some(start) if start.number == number => Found::File(file, ENTRIES.to_owned()),
+            // A crash while the one before was sealed can leave it under both names.
+            Some(start) if number.checked_sub(1) == Some(start.number) && self.is_sealed(start.number) && !later => {
+                Found::End
+            }
             _ if later => Found::Missing,
             Some(start) if start.number > number => Found::Missing,
             Some(_) | None => Found::Bad(ENTRIES.to_owned()),
@@ -182,6 +207,11 @@ impl Frames {
     /// Where the next frame starts, in the segment's file.
     pub(super) fn position(&self) -> u64 {
         self.reader.as_ref().map_or(0, |(reader, _)| reader.position())
+    }
+
+    /// The index of the entry that comes next.
+    pub(super) fn next_index(&self) -> u64 {
+        self.reader.as_ref().map_or(self.start.first, |(reader, _)| reader.next_index())
     }
 
     /// The file that is being read.

@@ -13,8 +13,10 @@ use std::sync::Arc;
 use super::sink::{Delivered, Sink};
 use crate::fs::{File, Fs, Open};
 
-/// Bytes copied or searched at once.
+/// Bytes copied at once.
 const BLOCK: u64 = 1 << 20;
+/// How far from its end a file is searched for what a crash left of a delivery.
+const TAIL: u64 = 16 << 20;
 
 const REMOVED: &str = "its file was removed";
 const CHANGED: &str = "its file was changed by somebody else";
@@ -178,12 +180,14 @@ impl Sink for FileSink {
     }
 }
 
-/// The end of the last whole line: what follows was never confirmed.
+/// The end of the last whole line: what follows was never confirmed. Nor was anything behind a zero byte, which no line
+/// holds: it is what did not reach the disk in a crash.
 fn last_line(file: &dyn File, len: u64) -> Result<u64, &'static str> {
-    let from = len.saturating_sub(BLOCK);
+    let from = len.saturating_sub(TAIL);
     let mut tail = vec![0; usize::try_from(len - from).map_err(|_| NOT_OPENED)?];
     file.read_exact_at(from, &mut tail).map_err(|_| NOT_OPENED)?;
-    let end = match tail.iter().rposition(|byte| *byte == b'\n') {
+    let written = tail.iter().position(|byte| *byte == 0).unwrap_or(tail.len());
+    let end = match tail.iter().take(written).rposition(|byte| *byte == b'\n') {
         Some(at) => at + 1,
         None if from == 0 => 0,
         None => return Err(NOT_LINES),

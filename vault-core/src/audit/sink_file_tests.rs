@@ -170,6 +170,9 @@ fn a_file_that_somebody_else_writes_or_that_is_none_of_lines_is_refused() {
 /// What callers got: entries by index and leaf hash.
 type Receipts = Vec<Receipt>;
 
+/// Begins on a disk, with a file, or ends.
+type Fault<'a> = &'a dyn Fn(&FaultyFs, &std::path::Path, bool);
+
 struct End<'a>(&'a std::sync::atomic::AtomicBool);
 
 impl Drop for End<'_> {
@@ -179,7 +182,7 @@ impl Drop for End<'_> {
 }
 
 /// Calls from many threads while `faults` come and go; then everything that was answered is in the log and in the file.
-fn storm(faults: &[(&str, &dyn Fn(&FaultyFs, &std::path::Path, bool))]) {
+fn storm(faults: &[(&str, Fault<'_>)]) {
     const CALLERS: usize = 16;
     let place = Place::new();
     let log = Arc::new(place.open().0);
@@ -267,7 +270,7 @@ fn storm(faults: &[(&str, &dyn Fn(&FaultyFs, &std::path::Path, bool))]) {
     assert_eq!(lines, (begin..report.entries).collect::<Vec<_>>(), "the file has every entry");
     let without = receipts.iter().filter(|receipt| lines.binary_search(&receipt.index).is_err()).count();
     assert_eq!(without, 0, "answers without a line");
-    #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says what was counted")]
+    #[expect(clippy::disallowed_macros, reason = "says what was counted")]
     {
         println!(
             "counted: {} answers to {CALLERS} callers, {refused} refused, {} entries, 0 answers without an entry or a \

@@ -140,8 +140,11 @@ impl Follower {
         let mut reader = match batch.reader.take() {
             Some(reader) => reader,
             None => {
-                batch.next = 0;
-                EntryReader::open(&*self.fs, &self.dir, &self.verifier)?
+                // From the segment that holds the entry confirmed last: those before it may have been moved away.
+                let from = self.position.next.saturating_sub(1);
+                let reader = EntryReader::open_from(&*self.fs, &self.dir, &self.verifier, from)?;
+                batch.next = reader.next_index();
+                reader
             }
         };
         let Position { next: from, last } = self.position;

@@ -79,7 +79,11 @@ fn leaves(place: &Place, from: u64) -> Vec<(u64, [u8; 32])> {
 fn bodies(place: &Place) -> Vec<Body> {
     let mut reader = EntryReader::open(&OsFs, &place.dir, &place.verifier()).unwrap();
     let mut all = Vec::new();
-    while reader.group(&mut |entry, _| Ok(all.push(entry.body))).unwrap() {}
+    let mut each = |entry: Entry, _| {
+        all.push(entry.body);
+        Ok(())
+    };
+    while reader.group(&mut each).unwrap() {}
     all
 }
 

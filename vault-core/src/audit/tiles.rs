@@ -94,6 +94,27 @@ impl Builder {
         Ok(())
     }
 
+    /// Gives the partial tiles and bundles of all smaller sizes, those of the tiles that are not full now, to `sink`.
+    pub(super) fn smaller(&self, sink: Sink<'_>) -> Result<(), Error> {
+        let mut end = 0;
+        for width in 1.. {
+            let len = self.bundle.get(end..end + 2).and_then(|len| <[u8; 2]>::try_from(len).ok());
+            let Some(len) = len else { break };
+            end += 2 + usize::from(u16::from_be_bytes(len));
+            let bytes = self.bundle.get(..end).unwrap_or_default();
+            sink(Tile { level: None, index: self.size / WIDTH as u64, width, bytes })?;
+        }
+        let mut count = self.size;
+        for (level, tile) in self.levels.iter().enumerate() {
+            count /= WIDTH as u64;
+            for width in 1..=tile.len() / HASH {
+                let bytes = tile.get(..width * HASH).unwrap_or_default();
+                sink(Tile { level: Some(level), index: count, width, bytes })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Gives the partial tiles and bundle of the present size to `sink`.
     pub(super) fn partials(&self, sink: Sink<'_>) -> Result<(), Error> {
         let width = usize::try_from(self.size % WIDTH as u64).unwrap_or_default();

@@ -515,6 +515,11 @@ impl File for SimFile {
         Ok(())
     }
 
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.fs.disk().alive()?;
+        Ok((0, self.node as u64))
+    }
+
     fn links(&self) -> io::Result<u64> {
         let disk = self.fs.disk();
         disk.alive()?;

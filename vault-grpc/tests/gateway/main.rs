@@ -5,6 +5,7 @@
 mod alerts;
 mod audit_entries;
 mod audit_receipts;
+mod audit_segments;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
@@ -21,6 +22,9 @@ mod handshake;
 mod identity_provider;
 mod issuer;
 mod metrics;
+mod operator_commands;
+mod operator_lists;
+mod operator_tokens;
 mod policies;
 #[cfg(feature = "prove")]
 #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]

@@ -89,7 +89,7 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         }
     }
     for cycle in 0..kills {
-        let (before, mark) = (done.calls(), done.mark());
+        let (before, mark, known) = (done.calls(), done.mark(), done.receipts.lock().unwrap().len());
         let begun = Instant::now();
         let kill = Kill::new(site.has_database() && cycle % DATABASE_EVERY == DATABASE_EVERY - 1);
         let mut writers = writers::start(&served, cycle, (&done, &kill));
@@ -128,13 +128,9 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         totals.checking += begun.elapsed();
         let begun = Instant::now();
         site.audit_verifies();
-        let receipts = done.receipts.lock().unwrap().clone();
-        spawn_blocking({
-            let site = site.dirs();
-            move || site.hold(&receipts)
-        })
-        .await
-        .unwrap();
+        let new = done.receipts.lock().unwrap().split_at(known).1.to_vec();
+        let kept = site.dirs();
+        spawn_blocking(move || kept.hold(&new)).await.unwrap();
         totals.verifying += begun.elapsed();
         totals.kills += 1;
     }

@@ -11,6 +11,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ("ApprovalService.ListApprovals", "ListApprovals"),
     ("ApprovalService.GetApproval", "GetApproval"),
     ("ApprovalService.Approve", "Approve"),
+    ("ApprovalService.CancelApproval", "CancelApproval"),
     ("ApprovalService.Reject", "Reject"),
     ("ConsentService.GrantConsent", "GrantConsent"),
     ("ConsentService.WithdrawConsent", "WithdrawConsent"),
