@@ -83,8 +83,9 @@ pub(super) fn all(facts: &Facts<'_>) -> Vec<Series> {
     let mut approvals = bands(&axis, &days, |day| {
         vec![
             ("asked for".to_owned(), sum(&day.asked)),
-            ("approved".to_owned(), sum(&day.approved)),
+            ("voted for".to_owned(), sum(&day.approved)),
             ("rejected".to_owned(), sum(&day.rejected)),
+            ("cancelled".to_owned(), sum(&day.cancelled)),
         ]
     });
     approvals.sort_by_key(|band| band.name != "asked for");

@@ -129,7 +129,7 @@ fn attempts_are_counted_by_operator_and_call_and_certificates_by_themselves() {
 
 #[test]
 fn approvals_are_of_who_gave_them_and_one_of_the_asker_is_bad() {
-    let (one, two) = ("ab".repeat(16), "cd".repeat(16));
+    let (one, two, three) = ("ab".repeat(16), "cd".repeat(16), "ef".repeat(16));
     let ask = |id: &str| format!("asked for {id} sha256:{}", "0".repeat(64));
     let give = |id: &str| format!("approved {id} sha256:{}", "0".repeat(64));
     let card = card(&[
@@ -138,13 +138,21 @@ fn approvals_are_of_who_gave_them_and_one_of_the_asker_is_bad() {
         control(2, 0, "alice", &ask(&two)),
         control(2, 30, "alice", &give(&two)),
         control(3, 0, "bob", "executed"),
+        control(4, 0, "alice", &ask(&three)),
+        control(4, 5, "bob", &give(&three).replace("approved", "voted for")),
+        control(4, 50, "carol", &give(&three).replace("approved", "scheduled")),
+        control(5, 0, "dora", &give(&three).replace("approved", "cancelled")),
     ]);
-    assert_eq!((number(&card, "approvals.asked"), number(&card, "approvals.approved")), (Some(2.0), Some(2.0)));
+    assert_eq!((number(&card, "approvals.asked"), number(&card, "approvals.approved")), (Some(3.0), Some(4.0)));
+    assert_eq!(
+        card.line("approvals.cancelled").unwrap().details,
+        [Detail::new("spiffe://ops.example/operator/dora", 1)]
+    );
     let own = card.line("approvals.own").unwrap();
     assert_eq!((own.number, own.verdict), (Some(1.0), Verdict::Bad));
-    // Of 10 and 30 minutes the lower.
-    assert_eq!(number(&card, "approvals.median_wait"), Some(600.0));
-    assert_eq!(number(&card, "operators.active"), Some(2.0));
+    // Of 10, 30 and 50 minutes; a vote that others must follow is none of them.
+    assert_eq!(number(&card, "approvals.median_wait"), Some(1800.0));
+    assert_eq!(number(&card, "operators.active"), Some(4.0));
 }
 
 #[test]
