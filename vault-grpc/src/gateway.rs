@@ -155,8 +155,9 @@ impl Gateway {
         background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
             let inventory = Arc::new(Inventory::default());
-            let (told, from, log_key) = (Arc::clone(&inventory), Arc::downgrade(&vault), log_key.clone());
-            background.push(tokio::spawn(inventory::follow(told, from, log_key)));
+            let (of, key) = (config.clone(), log_key.clone());
+            let keys = move || scorecard::log_keys(&of, &key);
+            background.push(tokio::spawn(inventory::follow(Arc::clone(&inventory), Arc::downgrade(&vault), keys)));
             let planes = (Arc::clone(&data), Arc::clone(&control));
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let end_users = Arc::clone(&end_users);
@@ -164,11 +165,11 @@ impl Gateway {
                 let told = vault.upgrade();
                 let told = told.map(|vault| {
                     let ends = scorecard::endings(&planes.0.load(), &planes.1.load());
-                    let mut told = render(&metrics, &refusals, &end_users, &vault) + &witnesses.render();
-                    told.push_str(&charter::render(&vault));
-                    told.push_str(&sinks::render(&vault.audit().sinks()));
-                    told.push_str(&inventory::render(&inventory, &vault, &refusals, &ends));
-                    told
+                    render(&metrics, &refusals, &end_users, &vault)
+                        + &witnesses.render()
+                        + &charter::render(&vault)
+                        + &sinks::render(&vault.audit().sinks())
+                        + &inventory::render(&inventory, &vault, &refusals, &ends)
                 });
                 told.unwrap_or_default()
             };

@@ -103,16 +103,11 @@ pub struct Census {
 
 impl Keyring {
     /// Counts. `between` is awaited after each page of 256 rows, to pause or to give up; pages are of one moment, the census
-    /// is not. `verifier` is the audit log's key, which receipts are signed with.
+    /// is not. `keys` are the audit log's keys, one of which signed each receipt.
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`]; what `between` returns.
-    pub async fn census(
-        &self,
-        limits: CensusLimits,
-        verifier: &LogVerifier,
-        between: &Between,
-    ) -> Result<Census, Error> {
+    pub async fn census(&self, limits: CensusLimits, keys: &[LogVerifier], between: &Between) -> Result<Census, Error> {
         let now = self.parts.clock.now();
         let mut census = Census { at: now, ..Census::default() };
         // Tenants come in the order of their names, and so do the rows of the other tables: what a tenant is, is known when
@@ -175,7 +170,8 @@ impl Keyring {
         self.each(Table::Receipts, between, &mut |scanned| {
             census.rows += 1;
             let note = std::str::from_utf8(&scanned.row.value).unwrap_or_default();
-            match ReceiptText::verify(note, verifier).ok().as_ref().and_then(erasure) {
+            let receipt = keys.iter().find_map(|key| ReceiptText::verify(note, key).ok());
+            match receipt.as_ref().and_then(erasure) {
                 Some(erasure) => census.erasures.push(erasure),
                 None => census.bad_receipts += 1,
             }

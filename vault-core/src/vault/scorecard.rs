@@ -28,7 +28,7 @@ impl Vault {
     ///
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Corrupt`]; what `between` returns.
-    pub async fn census(&self, verifier: &LogVerifier, between: &Between) -> Result<Census, Error> {
-        self.keys.census(CensusLimits::from(&self.lifecycle), verifier, between).await
+    pub async fn census(&self, keys: &[LogVerifier], between: &Between) -> Result<Census, Error> {
+        self.keys.census(CensusLimits::from(&self.lifecycle), keys, between).await
     }
 }

@@ -4,10 +4,8 @@ use std::future::ready;
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use vault_client::Limits;
 use vault_core::Error;
 use vault_core::audit::{VerifyOptions, verify};
 use vault_core::fs::OsFs;
@@ -15,16 +13,15 @@ use vault_core::time::{Clock as _, SystemClock, Timestamp};
 use vault_grpc::build::{self, StartError};
 use vault_grpc::config::{Config, ConfigError, Store};
 use vault_grpc::scorecard::{
-    Facts, LogState, Period, Reading, Scorecard, Status, compute, endings, from_wire, html, kept_witnesses, table,
+    Facts, LogState, Period, Reading, Scorecard, Status, compute, configured_sinks, endings, from_wire, html,
+    kept_witnesses, log_keys, table,
 };
 use vault_grpc::telemetry::{Event, log};
 use vault_grpc::tls::Materials;
 use vault_proto::Timestamp as WireTime;
+use vault_proto::v1::GetScorecardRequest;
 
 use super::connect::{Connect, Unanswered};
-
-/// How long a gateway may take that reads its log for the first time.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Args)]
 pub(super) struct ScorecardArgs {
@@ -125,11 +122,10 @@ fn show(card: &Scorecard, format: Format) -> Result<(), Failed> {
 }
 
 async fn asked(args: &ScorecardArgs) -> Result<Scorecard, Failed> {
-    let seconds = |at: Timestamp| WireTime { seconds: i64::try_from(at.secs()).unwrap_or(i64::MAX), nanos: 0 };
-    let operator = args.connect.operator().await.map_err(Failed::Client)?;
-    let operator = operator.with_limits(Limits { deadline: PATIENCE, ..Limits::default() });
-    let card = operator.get_scorecard(args.from.map(seconds), args.until.map(seconds), "scorecard").await;
-    Ok(from_wire(&card.map_err(|error| Failed::Client(error.into()))?)?)
+    let time = |at: Timestamp| WireTime { seconds: i64::try_from(at.secs()).unwrap_or(i64::MAX), nanos: 0 };
+    let (from_time, until_time) = (args.from.map(time), args.until.map(time));
+    let message = GetScorecardRequest { from_time, until_time, reason: "scorecard".to_owned() };
+    Ok(from_wire(&args.connect.scorecard(message).await.map_err(Failed::Client)?)?)
 }
 
 /// From the files. The log is only read; the embedded store is opened as a gateway opens it, so that none may run.
@@ -152,7 +148,9 @@ fn offline(file: &Path, (from, until): (Option<Timestamp>, Option<Timestamp>)) -
     reading.catch_up(None);
     let log_state = match reading.state() {
         LogState::Read => {
-            let report = verify(&OsFs, &config.audit_dir.path, verifier, &VerifyOptions::default())?;
+            let archive = config.segments.archive.as_ref().map(|archive| archive.path.clone());
+            let options = VerifyOptions { archive, ..VerifyOptions::default() };
+            let report = verify(&OsFs, &config.audit_dir.path, verifier, &options)?;
             match report.finding {
                 None => LogState::Verified { checkpoints: report.checkpoints },
                 Some(finding) => LogState::Broken(finding.to_string()),
@@ -164,11 +162,12 @@ fn offline(file: &Path, (from, until): (Option<Timestamp>, Option<Timestamp>)) -
     let waiting = tokio::runtime::Builder::new_current_thread()
         .build()
         .map_err(|error| ConfigError::new("the operating system", error.kind().to_string()))?;
-    let census = waiting.block_on(keys.census((&config.lifecycle).into(), verifier, &|| Box::pin(ready(Ok(())))))?;
+    let census = waiting
+        .block_on(keys.census((&config.lifecycle).into(), &log_keys(&config, verifier), &|| Box::pin(ready(Ok(())))))?;
     let status = Status {
         endings: endings(&materials.data, &materials.control),
         witnesses: kept_witnesses(&config, verifier),
-        sinks: Vec::new(),
+        sinks: configured_sinks(&config),
         hardening: None,
         log: log_state,
     };

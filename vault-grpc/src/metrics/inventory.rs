@@ -31,8 +31,8 @@ const PAUSE_FACTOR: u32 = 10;
 #[derive(Debug, Default)]
 pub(crate) struct Inventory(ArcSwapOption<Census>);
 
-/// Walks until the vault is gone.
-pub(crate) async fn follow(inventory: Arc<Inventory>, vault: Weak<Vault>, verifier: LogVerifier) {
+/// Walks until the vault is gone; `keys` are the audit log's, asked for anew for each walk.
+pub(crate) async fn follow(inventory: Arc<Inventory>, vault: Weak<Vault>, keys: impl Fn() -> Vec<LogVerifier>) {
     loop {
         let begun = Instant::now();
         {
@@ -44,7 +44,7 @@ pub(crate) async fn follow(inventory: Arc<Inventory>, vault: Weak<Vault>, verifi
                 })
             };
             // A store that is away is told by others; what was found before stays until it is back.
-            if let Ok(census) = vault.census(&verifier, &between).await {
+            if let Ok(census) = vault.census(&keys(), &between).await {
                 inventory.0.store(Some(Arc::new(census)));
             }
         }

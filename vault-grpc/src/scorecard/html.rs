@@ -63,6 +63,7 @@ fn page(out: &mut String, card: &Scorecard) -> fmt::Result {
         writeln!(out, "<div class=\"count {class}{quiet}\"><b>{count}</b><span>{name}</span></div>")?;
     }
     out.push_str("</section>\n");
+    wanted(out, card)?;
     for series in &card.series {
         figure(out, series)?;
     }
@@ -73,6 +74,28 @@ fn page(out: &mut String, card: &Scorecard) -> fmt::Result {
         from += len.max(1);
     }
     out.push_str("</main>\n</body>\n</html>\n");
+    Ok(())
+}
+
+/// What somebody has to look at, the worst first.
+fn wanted(out: &mut String, card: &Scorecard) -> fmt::Result {
+    let of = |verdict| card.lines.iter().filter(move |line| line.verdict == verdict);
+    let mut lines = of(Verdict::Bad).chain(of(Verdict::Attention)).peekable();
+    if lines.peek().is_none() {
+        return writeln!(out, "<section><h2>Nothing wants somebody</h2></section>");
+    }
+    out.push_str("<section class=\"wanted\">\n<h2>Wants somebody</h2>\n<ul>\n");
+    for line in lines {
+        let (class, verdict) = (class(line.verdict), line.verdict.name().to_lowercase());
+        let (group, name, value) = (escaped(&line.group), escaped(&line.name), escaped(&line.value));
+        let should =
+            if line.limit.is_empty() { String::new() } else { format!(", should be {}", escaped(&line.limit)) };
+        writeln!(
+            out,
+            "<li><span class=\"pill {class}\">{verdict}</span><span>{group}: {name}: <b>{value}</b>{should}</span></li>"
+        )?;
+    }
+    out.push_str("</ul>\n</section>\n");
     Ok(())
 }
 
@@ -90,7 +113,7 @@ fn group(out: &mut String, lines: &[Line]) -> fmt::Result {
         )?;
         if !line.details.is_empty() {
             let open = if line.verdict > Verdict::Ok && line.verdict < Verdict::NotMeasured { " open" } else { "" };
-            write!(out, "<details{open}><summary>{} parts</summary><dl>", line.details.len())?;
+            write!(out, "<details{open}><summary>{}</summary><dl>", parts(line.details.len()))?;
             for part in &line.details {
                 write!(out, "<dt>{}</dt><dd>{}</dd>", escaped(&part.name), escaped(&part.value))?;
             }
@@ -100,6 +123,10 @@ fn group(out: &mut String, lines: &[Line]) -> fmt::Result {
     }
     out.push_str("</tbody>\n</table>\n</section>\n");
     Ok(())
+}
+
+fn parts(count: usize) -> String {
+    if count == 1 { "1 part".to_owned() } else { format!("{count} parts") }
 }
 
 fn figure(out: &mut String, series: &Series) -> fmt::Result {

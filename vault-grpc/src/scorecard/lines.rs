@@ -168,8 +168,9 @@ pub(super) fn approvals(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
     let mut lines = Vec::new();
     for (id, name, counts) in [
         ("approvals.asked", "asked for", &sum.asked),
-        ("approvals.approved", "approved", &sum.approved),
+        ("approvals.approved", "votes for it", &sum.approved),
         ("approvals.rejected", "rejected", &sum.rejected),
+        ("approvals.cancelled", "cancelled", &sum.cancelled),
     ] {
         lines.push(
             line(GROUP, id, name, "control entries about approvals, by operator").count(total(counts)).by(counts).ok(),
@@ -183,7 +184,8 @@ pub(super) fn approvals(sum: &Day, facts: &Facts<'_>) -> Vec<Line> {
             .by(&sum.own)
             .is(unless_zero(own, Verdict::Bad)),
     );
-    let median = line(GROUP, "approvals.median_wait", "median time from asking to approving", "times of both entries");
+    let median =
+        line(GROUP, "approvals.median_wait", "median time from asking to the last vote", "times of both entries");
     lines.push(match median_of(&sum.waited) {
         Some(millis) => median.figure(span(millis), seconds(millis)).ok(),
         None => median.none("nothing approved"),

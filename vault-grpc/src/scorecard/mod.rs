@@ -28,7 +28,10 @@ pub use html::html;
 pub use model::{Band, Detail, FORMAT, Kind, Line, Scorecard, Series, Verdict};
 pub use period::Period;
 pub use source::{Reading, Source};
-pub use status::{Ending, LogState, SinkState, Status, WitnessState, endings, kept_witnesses};
+pub use status::{
+    Ending, LogState, SinkFacts, SinkSeen, Status, WitnessState, configured_sinks, endings, kept_witnesses, log_keys,
+    sinks_of,
+};
 pub use table::table;
 pub use tally::Tally;
 pub use wire::{from_wire, to_wire};

@@ -12,6 +12,8 @@ const LEFT: f64 = 52.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 10.0;
 const BOTTOM: f64 = 30.0;
+/// A bar that stands alone is not wider.
+const WIDEST: f64 = 56.0;
 /// Most labels below the axis.
 const MOST_LABELS: usize = 9;
 
@@ -71,7 +73,8 @@ fn draw(out: &mut String, series: &Series) -> std::fmt::Result {
     let (top, steps) = scale(highest(series));
     let (inner, tall) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
     let y = |value: f64| TOP + tall - value / top * tall;
-    let id = escaped(&series.id);
+    // An id is one word.
+    let id: String = series.id.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
     writeln!(
         out,
         "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-labelledby=\"t-{id}\"><title id=\"t-{id}\">{}, {}; the figures are in the table below</title>",
@@ -101,7 +104,7 @@ fn draw(out: &mut String, series: &Series) -> std::fmt::Result {
         let mut below = 0.0;
         let wide = match series.kind {
             Kind::Stacked => slot - gap,
-            Kind::Grouped => (slot - gap) / float(series.bands.len().max(1)),
+            Kind::Grouped => ((slot - gap) / float(series.bands.len().max(1))).min(WIDEST),
         };
         for (place, band) in series.bands.iter().enumerate() {
             let value = band.values.get(n).copied().unwrap_or_default();
@@ -110,7 +113,7 @@ fn draw(out: &mut String, series: &Series) -> std::fmt::Result {
             }
             let (left, base) = match series.kind {
                 Kind::Stacked => (x + gap / 2.0, below),
-                Kind::Grouped => (x + gap / 2.0 + wide * float(place), 0.0),
+                Kind::Grouped => (x + (slot - wide * float(series.bands.len())) / 2.0 + wide * float(place), 0.0),
             };
             let (from, to) = (y(base), y(base + value));
             writeln!(

@@ -83,8 +83,9 @@ pub(super) fn all(facts: &Facts<'_>) -> Vec<Series> {
     let mut approvals = bands(&axis, &days, |day| {
         vec![
             ("asked for".to_owned(), sum(&day.asked)),
-            ("approved".to_owned(), sum(&day.approved)),
+            ("voted for".to_owned(), sum(&day.approved)),
             ("rejected".to_owned(), sum(&day.rejected)),
+            ("cancelled".to_owned(), sum(&day.cancelled)),
         ]
     });
     approvals.sort_by_key(|band| band.name != "asked for");
@@ -118,7 +119,7 @@ pub(super) fn all(facts: &Facts<'_>) -> Vec<Series> {
     lags.extend(
         facts.status.witnesses.iter().filter_map(|one| Some((format!("witness {}", one.name), one.lag_millis?))),
     );
-    lags.extend(facts.status.sinks.iter().map(|one| (format!("sink {}", one.name), one.lag_millis)));
+    lags.extend(facts.status.sinks.iter().filter_map(|one| Some((format!("sink {}", one.name), one.seen?.lag_millis))));
     if !lags.is_empty() {
         let values = lags.iter().map(|(_, millis)| float(*millis) / 1000.0).collect();
         series.push(Series {

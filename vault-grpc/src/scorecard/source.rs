@@ -21,7 +21,7 @@ use vault_core::time::{Clock, SystemClock};
 use vault_core::{Error, Vault};
 
 use super::period::Period;
-use super::status::{LogState, Status, endings};
+use super::status::{LogState, Status, endings, log_keys, sinks_of};
 use super::tally::Tally;
 use super::{Facts, Scorecard, compute};
 use crate::config::Config;
@@ -41,6 +41,7 @@ const AGAIN: Error = Error::unavailable(
 #[derive(Debug)]
 pub struct Reading {
     dir: PathBuf,
+    archive: Option<PathBuf>,
     verifier: LogVerifier,
     operator_domain: String,
     reader: Option<EntryReader>,
@@ -53,6 +54,7 @@ impl Reading {
     pub fn new(config: &Config, verifier: &LogVerifier) -> Self {
         Self {
             dir: config.audit_dir.path.clone(),
+            archive: config.segments.archive.as_ref().map(|archive| archive.path.clone()),
             verifier: verifier.clone(),
             operator_domain: config.control.trust_domain.clone(),
             reader: None,
@@ -79,7 +81,7 @@ impl Reading {
     fn read_on(&mut self, until: Option<Instant>) -> Result<bool, Error> {
         let reader = match &mut self.reader {
             Some(reader) => reader,
-            place => place.insert(EntryReader::open(&OsFs, &self.dir, &self.verifier)?),
+            place => place.insert(EntryReader::open_with(&OsFs, &self.dir, self.archive.as_deref(), &self.verifier)?),
         };
         let tally = &mut self.tally;
         while reader.group(&mut |entry, _| {
@@ -162,7 +164,7 @@ impl Source {
         let in_time = move || -> BoxFuture<'static, Result<(), Error>> {
             Box::pin(ready(if Instant::now() < until { Ok(()) } else { Err(AGAIN) }))
         };
-        let census = vault.census(&self.verifier, &in_time).await?;
+        let census = vault.census(&log_keys(&self.config, &self.verifier), &in_time).await?;
         Ok(compute(&Facts {
             instance: &self.config.instance,
             log: self.verifier.origin(),
@@ -170,17 +172,17 @@ impl Source {
             made: SystemClock.now(),
             tally: &tally,
             census: Some(&census),
-            status: &self.status(log),
+            status: &self.status(vault, log),
             lifecycle: &self.config.lifecycle,
             demands_proof: self.config.demands_proof(),
         }))
     }
 
-    fn status(&self, log: LogState) -> Status {
+    fn status(&self, vault: &Vault, log: LogState) -> Status {
         Status {
             endings: endings(&self.data.load(), &self.control.load()),
             witnesses: self.witnesses.states(),
-            sinks: Vec::new(),
+            sinks: sinks_of(vault.audit().sinks()),
             hardening: Some(hardening::state()),
             log,
         }

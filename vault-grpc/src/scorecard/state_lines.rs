@@ -5,7 +5,7 @@ use vault_core::time::Timestamp;
 use super::Facts;
 use super::lines::{line, span, unless_zero};
 use super::model::{Detail, Line, Verdict};
-use super::status::{Ending, LogState, SinkState, WitnessState};
+use super::status::{Ending, LogState, SinkFacts, WitnessState};
 use super::tally::Day;
 
 const DAY: u64 = 86_400_000;
@@ -84,18 +84,25 @@ fn witness(group: &str, one: &WitnessState, entries: u64) -> Line {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "seconds with three digits")]
-fn sink(group: &str, one: &SinkState) -> Line {
-    let how = "the time since when there is something that it has not taken";
+fn sink(group: &str, one: &SinkFacts) -> Line {
+    let how = "the time since when there is an entry that it has not confirmed";
     let kind = if one.mandatory { "mandatory" } else { "best-effort" };
+    let made = line(group, &format!("sink.{}", one.name), &format!("lag of the {kind} sink {}", one.name), how);
+    let made = made.limit(format!("under {}", span(LAG_LIMIT)));
+    let Some(seen) = one.seen else { return made.none("not measured: no gateway was asked") };
     let wrong = if one.mandatory { Verdict::Bad } else { Verdict::Attention };
-    let verdict = if one.healthy && one.lag_millis <= LAG_LIMIT && one.lost == 0 { Verdict::Ok } else { wrong };
-    line(group, &format!("sink.{}", one.name), &format!("lag of the {kind} sink {}", one.name), how)
-        .figure(span(one.lag_millis), one.lag_millis as f64 / 1000.0)
-        .limit(format!("under {}, 0 lost", span(LAG_LIMIT)))
-        .details([
-            Detail::new("takes entries", if one.healthy { "yes" } else { "no" }),
-            Detail::new("entries lost", one.lost),
-        ])
+    let verdict = match (seen.healthy && seen.lag_millis <= LAG_LIMIT, seen.failures) {
+        (true, 0) => Verdict::Ok,
+        // It works again.
+        (true, _) => Verdict::Attention,
+        (false, _) => wrong,
+    };
+    let details = [
+        Detail::new("entries that wait for it", seen.waiting),
+        Detail::new("failures since the gateway's start", seen.failures),
+    ];
+    made.figure(span(seen.lag_millis), seen.lag_millis as f64 / 1000.0)
+        .details(details.into_iter().chain(seen.last_error.map(|why| Detail::new("failed last", why))))
         .is(verdict)
 }
 

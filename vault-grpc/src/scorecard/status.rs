@@ -1,7 +1,7 @@
 //! What is neither in the log nor in the store: certificates, witnesses, sinks, what the process denies itself, and whether
 //! the log's files hold.
 
-use vault_core::audit::{Checkpoint, LogVerifier};
+use vault_core::audit::{Checkpoint, LogVerifier, SinkState, SinkStatus, known_keys};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::principal::{Operator, Workload};
 use vault_core::time::Timestamp;
@@ -38,17 +38,28 @@ pub struct WitnessState {
 
 /// What is known of a sink of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SinkState {
+pub struct SinkFacts {
     /// The name in the configuration.
     pub name: String,
-    /// Whether the data plane stops without it.
+    /// Whether answers wait for it.
     pub mandatory: bool,
-    /// For how long there has been what it has not taken, in milliseconds.
-    pub lag_millis: u64,
-    /// Entries that it never will have got, or that it refused.
-    pub lost: u64,
-    /// Whether it takes entries now.
+    /// What a gateway knows of it; `None` if none was asked.
+    pub seen: Option<SinkSeen>,
+}
+
+/// How a sink does, as a gateway knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SinkSeen {
+    /// Whether it has failed nowhere that it has not caught up from since.
     pub healthy: bool,
+    /// For how long there has been an entry that it has not confirmed, in milliseconds.
+    pub lag_millis: u64,
+    /// Durable entries that it has not confirmed.
+    pub waiting: u64,
+    /// How often it has failed since the gateway's start.
+    pub failures: u64,
+    /// Why it failed last, if it ever did.
+    pub last_error: Option<&'static str>,
 }
 
 /// Whether the log's files hold.
@@ -73,7 +84,7 @@ pub struct Status {
     /// The configured witnesses.
     pub witnesses: Vec<WitnessState>,
     /// The configured sinks.
-    pub sinks: Vec<SinkState>,
+    pub sinks: Vec<SinkFacts>,
     /// What the serving process denies itself; `None` where none is asked.
     pub hardening: Option<hardening::State>,
     /// The log's files.
@@ -120,4 +131,38 @@ pub fn kept_witnesses(config: &Config, verifier: &LogVerifier) -> Vec<WitnessSta
             mandatory_millis: witness.mandatory.map(millis),
         })
         .collect()
+}
+
+/// Of a gateway's sinks.
+pub fn sinks_of(all: Vec<SinkStatus>) -> Vec<SinkFacts> {
+    let facts = |sink: SinkStatus| SinkFacts {
+        name: sink.name,
+        mandatory: sink.mandatory,
+        seen: Some(SinkSeen {
+            healthy: sink.state == SinkState::Good,
+            lag_millis: u64::try_from(sink.behind_for.as_millis()).unwrap_or(u64::MAX),
+            waiting: sink.lag,
+            failures: sink.failures,
+            last_error: sink.last_error,
+        }),
+    };
+    all.into_iter().map(facts).collect()
+}
+
+/// The configured sinks, without a gateway.
+pub fn configured_sinks(config: &Config) -> Vec<SinkFacts> {
+    let facts = |sink: &crate::config::LogSink| SinkFacts {
+        name: sink.settings.name.clone(),
+        mandatory: sink.settings.mandatory,
+        seen: None,
+    };
+    config.sinks.iter().map(facts).collect()
+}
+
+/// The keys of a log, of which this is one: receipts are signed with the one that was in force.
+pub fn log_keys(config: &Config, verifier: &LogVerifier) -> Vec<LogVerifier> {
+    match known_keys(&OsFs, &config.audit_dir.path, verifier) {
+        Ok(keys) => keys.into_iter().map(|key| key.verifier).collect(),
+        Err(_) => vec![verifier.clone()],
+    }
 }

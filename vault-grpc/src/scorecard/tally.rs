@@ -48,11 +48,13 @@ pub(super) struct Day {
     /// Control calls of operators that were carried out, by operator.
     pub(super) operators: Counts,
     pub(super) asked: Counts,
+    /// Votes for something, those included that carried it out or scheduled it.
     pub(super) approved: Counts,
+    pub(super) cancelled: Counts,
     pub(super) rejected: Counts,
     /// Approvals by who had asked for the same: there are none.
     pub(super) own: Counts,
-    /// How long each approval had waited when it was given, in milliseconds.
+    /// How long each had waited when enough had voted for it, in milliseconds.
     pub(super) waited: Vec<u64>,
     pub(super) tenant_keys_rotated: u64,
     pub(super) data_keys_due: u64,
@@ -93,6 +95,7 @@ impl Day {
             (&mut self.asked, &other.asked),
             (&mut self.approved, &other.approved),
             (&mut self.rejected, &other.rejected),
+            (&mut self.cancelled, &other.cancelled),
             (&mut self.own, &other.own),
             (&mut self.failed, &other.failed),
         ] {
@@ -198,15 +201,21 @@ impl Tally {
                 self.asked.pop_first();
             }
             self.asked.insert(id.to_owned(), Asked { who: principal.to_owned(), at });
-        } else if detail.starts_with("approved ")
+        } else if VOTES.iter().any(|word| detail.starts_with(word))
             && let Some(asked) = self.asked.get(id)
         {
             let own = (asked.who == principal).then(|| principal.to_owned());
-            return (Some(at.saturating_sub(asked.at)), own);
+            let enough = !detail.starts_with(ONE_OF_SEVERAL);
+            return (enough.then(|| at.saturating_sub(asked.at)), own);
         }
         (None, None)
     }
 }
+
+/// A vote that others have to follow.
+const ONE_OF_SEVERAL: &str = "voted for ";
+/// How the entries of votes begin.
+const VOTES: [&str; 3] = [ONE_OF_SEVERAL, "scheduled ", "approved "];
 
 /// The name of an approval: 32 hexadecimal digits.
 fn is_id(word: &str) -> bool {
@@ -245,10 +254,13 @@ fn control(day: &mut Day, principal: &str, (action, detail): (&str, &str), opera
         return;
     }
     count(&mut day.operators, principal, 1);
-    for (word, counts) in
-        [("asked for ", &mut day.asked), ("approved ", &mut day.approved), ("rejected ", &mut day.rejected)]
-    {
-        if detail.starts_with(word) {
+    for (words, counts) in [
+        (&["asked for "][..], &mut day.asked),
+        (&VOTES[..], &mut day.approved),
+        (&["rejected "], &mut day.rejected),
+        (&["cancelled "], &mut day.cancelled),
+    ] {
+        if words.iter().any(|word| detail.starts_with(word)) {
             count(counts, principal, 1);
         }
     }

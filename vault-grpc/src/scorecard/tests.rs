@@ -129,7 +129,7 @@ fn attempts_are_counted_by_operator_and_call_and_certificates_by_themselves() {
 
 #[test]
 fn approvals_are_of_who_gave_them_and_one_of_the_asker_is_bad() {
-    let (one, two) = ("ab".repeat(16), "cd".repeat(16));
+    let (one, two, three) = ("ab".repeat(16), "cd".repeat(16), "ef".repeat(16));
     let ask = |id: &str| format!("asked for {id} sha256:{}", "0".repeat(64));
     let give = |id: &str| format!("approved {id} sha256:{}", "0".repeat(64));
     let card = card(&[
@@ -138,13 +138,21 @@ fn approvals_are_of_who_gave_them_and_one_of_the_asker_is_bad() {
         control(2, 0, "alice", &ask(&two)),
         control(2, 30, "alice", &give(&two)),
         control(3, 0, "bob", "executed"),
+        control(4, 0, "alice", &ask(&three)),
+        control(4, 5, "bob", &give(&three).replace("approved", "voted for")),
+        control(4, 50, "carol", &give(&three).replace("approved", "scheduled")),
+        control(5, 0, "dora", &give(&three).replace("approved", "cancelled")),
     ]);
-    assert_eq!((number(&card, "approvals.asked"), number(&card, "approvals.approved")), (Some(2.0), Some(2.0)));
+    assert_eq!((number(&card, "approvals.asked"), number(&card, "approvals.approved")), (Some(3.0), Some(4.0)));
+    assert_eq!(
+        card.line("approvals.cancelled").unwrap().details,
+        [Detail::new("spiffe://ops.example/operator/dora", 1)]
+    );
     let own = card.line("approvals.own").unwrap();
     assert_eq!((own.number, own.verdict), (Some(1.0), Verdict::Bad));
-    // Of 10 and 30 minutes the lower.
-    assert_eq!(number(&card, "approvals.median_wait"), Some(600.0));
-    assert_eq!(number(&card, "operators.active"), Some(2.0));
+    // Of 10, 30 and 50 minutes; a vote that others must follow is none of them.
+    assert_eq!(number(&card, "approvals.median_wait"), Some(1800.0));
+    assert_eq!(number(&card, "operators.active"), Some(4.0));
 }
 
 #[test]
@@ -203,6 +211,17 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
         why,
         mandatory_millis,
     };
+    let sink = |name: &str, mandatory, seen: Option<(bool, u64)>| SinkFacts {
+        name: name.to_owned(),
+        mandatory,
+        seen: seen.map(|(healthy, failures)| SinkSeen {
+            healthy,
+            lag_millis: 1,
+            waiting: 1,
+            failures,
+            last_error: Some("the disk is full").filter(|_| failures > 0),
+        }),
+    };
     let status = Status {
         endings: vec![
             ends("certificate", "data", made - 1),
@@ -217,8 +236,10 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
             witness("w/unasked", None, None, None),
         ],
         sinks: vec![
-            SinkState { name: "siem".to_owned(), mandatory: true, lag_millis: 1, lost: 0, healthy: false },
-            SinkState { name: "lake".to_owned(), mandatory: false, lag_millis: 1, lost: 3, healthy: true },
+            sink("siem", true, Some((false, 0))),
+            sink("lake", false, Some((true, 3))),
+            sink("disk", true, Some((true, 0))),
+            sink("unasked", true, None),
         ],
         hardening: Some(crate::hardening::State { undumpable: true, landlock: true, seccomp: false, locked: true }),
         log: LogState::Broken("entry 7 is not as it was written".to_owned()),
@@ -234,6 +255,8 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
         ("witness.w/unasked", Verdict::NotMeasured),
         ("sink.siem", Verdict::Bad),
         ("sink.lake", Verdict::Attention),
+        ("sink.disk", Verdict::Ok),
+        ("sink.unasked", Verdict::NotMeasured),
         ("certificates.certificate", Verdict::Bad),
         ("certificates.root", Verdict::Attention),
         ("certificates.list", Verdict::NotMeasured),
@@ -241,7 +264,7 @@ fn a_broken_log_late_witnesses_and_ended_certificates_are_bad() {
     ] {
         assert_eq!(verdict(id), expected, "{id}");
     }
-    assert_eq!(card.series.iter().find(|series| series.id == "lags").unwrap().labels.len(), 6);
+    assert_eq!(card.series.iter().find(|series| series.id == "lags").unwrap().labels.len(), 7);
 }
 
 /// Names that try to be markup, and to turn the text around.
@@ -277,7 +300,7 @@ fn the_page_escapes_what_is_hostile_and_refers_to_nothing_outside() {
         // Attributes that load or run anything; what is escaped text stands in no tag.
         let tags: Vec<&str> = page.split('<').skip(1).map(|rest| rest.split('>').next().unwrap_or_default()).collect();
         for tag in tags {
-            for attribute in ["src=", "href=", "onerror", "onload", "style=", "http:"] {
+            for attribute in ["src=", "href=", "onerror=", "onload=", "style=", "http:"] {
                 assert!(!tag.contains(attribute), "{attribute} in <{tag}>");
             }
         }
@@ -323,7 +346,16 @@ fn the_json_is_as_documented() {
     let status = Status { witnesses: vec![witness], ..status() };
     let card = card_of(&tally(&[]), &status, quarter(), true);
     let json: serde_json::Value = serde_json::from_str(&card.to_json()).unwrap();
-    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let keys = |value: &serde_json::Value| {
+        value
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
     assert_eq!(json["format"], FORMAT);
     assert_eq!(keys(&json), ["format", "from", "instance", "lines", "log", "made", "series", "until"]);
     let line = ["details", "group", "how", "id", "limit", "name", "number", "value", "verdict"];

@@ -147,7 +147,7 @@ const ROWS: [Row; 5] = [
     ("failures_total", "counter", "How often the sink has failed.", |sink| sink.failures as f64),
 ];
 
-/// Metrics of the sinks; nothing where there are none.
+/// Metrics of the sinks; no series where there are none.
 pub(crate) fn render(sinks: &[SinkStatus]) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
@@ -156,9 +156,6 @@ pub(crate) fn render(sinks: &[SinkStatus]) -> String {
 }
 
 fn rows(out: &mut String, sinks: &[SinkStatus]) -> fmt::Result {
-    if sinks.is_empty() {
-        return Ok(());
-    }
     for (row, kind, help, value) in ROWS {
         writeln!(out, "# HELP blindvault_audit_sink_{row} {help}\n# TYPE blindvault_audit_sink_{row} {kind}")?;
         for sink in sinks {
