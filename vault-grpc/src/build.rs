@@ -258,8 +258,10 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
         clock: Arc::new(SystemClock),
     })?;
     let authorizer = Authorizer::new(set, registry);
+    let others = config.audit_shards.iter().map(|dir| dir.path.clone());
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+    let vault = Vault::new(parts).with_lifecycle(config.lifecycle).with_logs(others);
+    Ok(Assembled { vault, trust, recovery })
 }
 
 /// Waits for something that brings what threads it needs, on a thread that may block.
@@ -292,6 +294,8 @@ pub fn vault(config: &Config) -> Result<Vault, StartError> {
     let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
+    // Before the first call: a tenant that has an entry in this log finds the log named.
+    waited(vault.enter_log())?;
     match vault.policy_bundle() {
         Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),
         None if unsigned => log(&Event::Notice(

@@ -38,6 +38,10 @@ pub trait ConsentAction: Action {
     const WIDENS: bool;
 }
 
+/// Reading what the audit log says of a tenant, on the tenant's behalf: a workload of the tenant, perhaps for one of its
+/// end users. No operator can be permitted one. None of them returns plaintext or key material.
+pub trait HistoryAction: Action {}
+
 /// An action on tenants, datasets and keys as objects: only an [`crate::principal::Operator`] can be permitted one.
 /// None of them returns plaintext or key material.
 pub trait ControlAction: Action {}
@@ -93,6 +97,11 @@ actions! { ConsentAction, CONSENT_ACTIONS:
     ListConsents { WIDENS: false },
 }
 
+actions! { HistoryAction, HISTORY_ACTIONS:
+    /// Read the tenant's own entries of the audit log.
+    ListAccesses,
+}
+
 actions! { ControlAction, CONTROL_ACTIONS:
     /// Make a tenant and its first tenant key.
     CreateTenant,
@@ -142,4 +151,12 @@ actions! { ControlAction, CONTROL_ACTIONS:
     GetPolicy,
     /// List policy bundles.
     ListPolicies,
+    /// Read the newest signed checkpoint of the audit log.
+    GetCheckpoint,
+    /// Read entries of the audit log: they hold no data.
+    ListEntries,
+    /// Read the proof that the audit log holds an entry.
+    GetInclusionProof,
+    /// Read the proof that one checkpoint of the audit log extends another.
+    GetConsistencyProof,
 }

@@ -28,10 +28,10 @@ mod tests;
 
 pub use action::{
     Action, ActivatePolicy, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt,
-    Encrypt, GetApproval, GetDataset, GetPolicy, GetTenant, GrantConsent, ListApprovals, ListConsents, ListDatasets,
-    ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant,
-    Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy,
-    WithdrawConsent,
+    Encrypt, GetApproval, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof, GetPolicy, GetTenant,
+    GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents, ListDatasets, ListEntries, ListGrants,
+    ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap,
+    RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy, WithdrawConsent,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
@@ -41,4 +41,6 @@ pub(crate) use entities::rfc3339;
 pub use guards::{GUARDS, GUARDS_REFUSE, Guard, NO_ERRORS, properties};
 pub use permit::Permit;
 pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};
-pub use request::{ConsentFacts, ConsentRequest, ControlRequest, DataRequest, DatasetFacts, Facts, GrantFacts};
+pub use request::{
+    ConsentFacts, ConsentRequest, ControlRequest, DataRequest, DatasetFacts, Facts, GrantFacts, HistoryRequest,
+};

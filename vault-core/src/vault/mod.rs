@@ -83,6 +83,7 @@ mod control;
 mod data;
 mod embedded;
 mod grants;
+mod history;
 mod in_force;
 mod policies;
 mod settings;
@@ -97,6 +98,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use history::{AccessCall, AccessPage, AccessQuery, AuditEntries, InclusionProof};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
@@ -142,6 +144,7 @@ pub struct Vault {
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
     due: Mutex<upkeep::DuePlaces>,
+    histories: Arc<history::Histories>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
 }
@@ -158,7 +161,8 @@ impl Vault {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
         let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let histories = Arc::new(history::Histories::of(&audit));
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, histories, in_force }.with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.

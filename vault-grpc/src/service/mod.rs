@@ -1,6 +1,8 @@
 //! The gRPC services: what each plane's listener answers, and who calls.
 
+pub mod access_log;
 pub mod approvals;
+pub mod audit;
 pub mod consents;
 pub mod crypto;
 pub mod grants;
@@ -17,7 +19,9 @@ use tonic::{Request, Status};
 use vault_core::error::Check;
 use vault_core::principal::{Operator, Workload};
 use vault_core::{Error, Vault};
+use vault_proto::v1::access_log_service_server::AccessLogServiceServer;
 use vault_proto::v1::approval_service_server::ApprovalServiceServer;
+use vault_proto::v1::audit_service_server::AuditServiceServer;
 use vault_proto::v1::consent_service_server::ConsentServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
@@ -32,6 +36,8 @@ use crate::status;
 
 /// How much larger than the largest request a data answer may be: by the envelopes and the audit receipts of a batch.
 const ANSWER_ROOM: usize = 512 << 10;
+/// How large a page of entries of the audit log may be.
+const MAX_HISTORY: usize = 4 << 20;
 
 /// What the data plane answers.
 pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits: &Limits) -> Routes {
@@ -41,7 +47,10 @@ pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits:
     let consents = ConsentServiceServer::new(consents::Consents::new(Arc::clone(vault), Arc::clone(end_users)))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(crypto).add_service(consents)
+    let access_log = AccessLogServiceServer::new(access_log::AccessLog::new(Arc::clone(vault), Arc::clone(end_users)))
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(MAX_HISTORY);
+    Routes::new(crypto).add_service(consents).add_service(access_log)
 }
 
 /// What the control plane answers.
@@ -59,10 +68,18 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
     let approvals = ApprovalServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
+    let audit = AuditServiceServer::new(control.clone())
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(MAX_HISTORY);
     let policies = PolicyServiceServer::new(control)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(tenants).add_service(datasets).add_service(grants).add_service(approvals).add_service(policies)
+    Routes::new(tenants)
+        .add_service(datasets)
+        .add_service(grants)
+        .add_service(approvals)
+        .add_service(policies)
+        .add_service(audit)
 }
 
 fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ::cedar_policy::{Entities, Request, Schema};
 
 use super::*;
-use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS};
+use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS, HISTORY_ACTIONS};
 use crate::policy::entities::{self, Asked};
 use crate::policy::registry::Description;
 use crate::principal::{EndUser, Operator};
@@ -25,9 +25,9 @@ const HEAD: &str = "\
 # An operator asking for a data action or one on consents, or a workload for a control action, does not compile.
 # Part 2: the policies alone, without any guard in front of them, for every type of principal and every action.
 ";
-const ROLES: [&str; 6] = ["writer", "reader", "rewrapper", "consent", "writer+reader+rewrapper", "-"];
+const ROLES: [&str; 7] = ["writer", "reader", "rewrapper", "consent", "access-log", "writer+reader+rewrapper", "-"];
 /// The workload of part 2 has all of them.
-const ALL_ROLES: [&str; 4] = ["writer", "reader", "rewrapper", "consent"];
+const ALL_ROLES: [&str; 5] = ["writer", "reader", "rewrapper", "consent", "access-log"];
 
 fn name(role: &str) -> String {
     format!("spiffe://prod.example/{}", role.replace('+', "-and-").replace('-', "_"))
@@ -145,6 +145,21 @@ fn consent_rows<A: ConsentAction>(authorizer: &Authorizer, out: &mut String) {
     }
 }
 
+fn history_rows<A: HistoryAction>(authorizer: &Authorizer, out: &mut String) {
+    for role in ROLES.into_iter().chain(["unlisted"]) {
+        let who = Workload::for_test(&name(role));
+        for tenant in ["own", "foreign"] {
+            for (user, end_user) in end_users() {
+                let tenant_id = TenantId::parse(tenant).unwrap();
+                let request =
+                    HistoryRequest { tenant: tenant_id, end_user, subject: None, request: RequestId([0; 16]) };
+                let result = show(authorizer.authorize_history::<A>(&who, request, NOW));
+                writeln!(out, "{:<15} {role:<24} {tenant:<8} {user:<22} {result}", A::NAME).unwrap();
+            }
+        }
+    }
+}
+
 fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
     let tenant = TenantId::parse("own").unwrap();
     let dataset = DatasetId::parse("orders").unwrap();
@@ -175,7 +190,7 @@ fn engine_rows(out: &mut String) {
     let workload = entities::workload(&name("w"), &description, [&own]).unwrap();
     let operator = entities::operator(ALICE).unwrap();
     let user = EndUser::for_test("ann", "own", Some(NOW.plus_millis(1)));
-    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(HISTORY_ACTIONS).chain(CONTROL_ACTIONS) {
         let (data, consent) = (DATA_ACTIONS.contains(action), CONSENT_ACTIONS.contains(action));
         for (who, principal) in [("workload", &workload), ("operator", &operator)] {
             for tenant in [&own, &foreign] {
@@ -200,6 +215,8 @@ fn engine_rows(out: &mut String) {
                             })
                         } else if consent {
                             entities::consent_context(NOW, &user)
+                        } else if HISTORY_ACTIONS.contains(action) {
+                            entities::history_context(NOW, None)
                         } else {
                             entities::control_context(NOW, None)
                         };
@@ -244,6 +261,7 @@ fn table() -> String {
     consent_rows::<GrantConsent>(&authorizer, &mut out);
     consent_rows::<WithdrawConsent>(&authorizer, &mut out);
     consent_rows::<ListConsents>(&authorizer, &mut out);
+    history_rows::<ListAccesses>(&authorizer, &mut out);
     control_rows::<CreateTenant>(&authorizer, &mut out);
     control_rows::<GetTenant>(&authorizer, &mut out);
     control_rows::<ListTenants>(&authorizer, &mut out);
@@ -268,7 +286,11 @@ fn table() -> String {
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
-    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
+    control_rows::<GetCheckpoint>(&authorizer, &mut out);
+    control_rows::<ListEntries>(&authorizer, &mut out);
+    control_rows::<GetInclusionProof>(&authorizer, &mut out);
+    control_rows::<GetConsistencyProof>(&authorizer, &mut out);
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(HISTORY_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
     out += "\n## Part 2\n";
@@ -297,7 +319,7 @@ fn no_row_lets_the_wrong_one_through() {
     let allowed = |part: &str| part.lines().filter(|l| l.contains(" allow ")).map(str::to_owned).collect::<Vec<_>>();
     let (first, second) = (allowed(first), allowed(second));
     let of = |actions: &[&str], row: &str| actions.iter().any(|a| row.starts_with(&format!("{a} ")));
-    let (mut plain, mut demanding, mut consents, mut control) = (0, 0, 0, 0);
+    let (mut plain, mut demanding, mut consents, mut histories, mut control) = (0, 0, 0, 0, 0);
     for row in &first {
         let fields: Vec<_> = row.split_whitespace().collect();
         if of(DATA_ACTIONS, row) && ["public", "confidential", "restricted"].contains(&fields[1]) {
@@ -318,6 +340,10 @@ fn no_row_lets_the_wrong_one_through() {
             assert_eq!((fields[1], fields[2]), ("consent", "own"), "{row}");
             assert!(["user", "mfa", "fresh"].contains(&fields[3]), "{row}");
             assert!(!row.starts_with("Grant") || fields[3] == "fresh", "{row}");
+        } else if of(HISTORY_ACTIONS, row) {
+            histories += 1;
+            assert_eq!((fields[1], fields[2]), ("access-log", "own"), "{row}");
+            assert!(["none", "fresh"].contains(&fields[3]), "{row}");
         } else {
             control += 1;
             assert!(row.contains(" operator "), "{row}");
@@ -330,9 +356,10 @@ fn no_row_lets_the_wrong_one_through() {
         "two that release nothing ask for nothing more, and Decrypt"
     );
     assert_eq!(consents, 1 + 3 + 3);
+    assert_eq!(histories, 2, "for nobody, and for somebody with fresh MFA");
     assert_eq!(control, CONTROL_ACTIONS.len() + 4, "each control action; four on two kinds");
     for row in second {
-        let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
+        let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row) || of(HISTORY_ACTIONS, &row));
         assert_eq!(data || consent, row.contains(" workload "), "{row}");
         assert!(!data || (row.contains(" own ") && row.contains(" active ")), "{row}");
         assert!(!consent || row.contains(" own "), "{row}");
