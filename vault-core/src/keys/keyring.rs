@@ -225,6 +225,14 @@ impl Keyring {
         Ok(Some(Facts { suspended: row.state == TenantState::Suspended, dataset }))
     }
 
+    /// Whether there is, or was, such a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Corrupt`] from the store.
+    pub async fn has_tenant(&self, tenant: &TenantId) -> Result<bool, Error> {
+        Ok(self.known_row::<TenantRow>(Table::Tenants, &rows::tenant_key(tenant)).await?.is_some())
+    }
+
     /// Whether what is in memory may still be used: see [`Store::lease`].
     ///
     /// # Errors

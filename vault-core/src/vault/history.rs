@@ -13,7 +13,8 @@ use crate::audit::{Body, Entry, History, Log, PageBounds, Proven, Pseudonym, Rec
 use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, Purpose, RequestId, Subject, TenantId};
 use crate::policy::{
-    GetCheckpoint, GetConsistencyProof, GetInclusionProof, HistoryRequest, ListAccesses, ListEntries, Permit, Resource,
+    GetCheckpoint, GetConsistencyProof, GetInclusionProof, HistoryRequest, ListAccesses, ListEntries, Permit, Refusal,
+    Resource,
 };
 use crate::principal::{EndUser, TokenError, Workload};
 use crate::store::LogName;
@@ -304,7 +305,12 @@ impl Vault {
             Ok(permit) => permit,
             Err(refusal) => return Err(self.refuse(&refusal).await),
         };
-        let recorded = self.intend(permit, None).await.map_err(unknown_is_denied)?;
+        if !self.keys.has_tenant(call.tenant).await? {
+            let decision = Box::new(permit.decision().clone());
+            let refusal = Refusal { decision, check: Check::Policy, reason: "no such tenant" };
+            return Err(self.refuse(&refusal).await);
+        }
+        let recorded = self.intend(permit, None).await?;
         let page = self.read_accesses(&recorded, query).await;
         self.settle(recorded, page).await
     }
@@ -430,14 +436,6 @@ fn in_known(error: Error) -> Error {
             "known_size",
             "is above the log's size: the log, or this copy of it, is behind what you have seen",
         ),
-        other => other,
-    }
-}
-
-/// A workload learns no more of a tenant that is not there than by a data call.
-fn unknown_is_denied(error: Error) -> Error {
-    match error {
-        Error::NotFound("tenant") => Error::Denied(Check::Policy),
         other => other,
     }
 }

@@ -79,7 +79,7 @@ impl Index {
     }
 
     /// Where it is durable, if that is a beginning of this tree.
-    fn durable(&self, tree: &Tree<'_>, size: u64) -> Option<u64> {
+    pub(super) fn durable(&self, tree: &Tree<'_>, size: u64) -> Option<u64> {
         let bytes = self.fs.read(&self.position(), 256).ok()?;
         let (at, root) = std::str::from_utf8(&bytes).ok()?.trim_end().split_once(' ')?;
         let at: u64 = at.parse().ok().filter(|at| *at > 0 && *at <= size)?;
@@ -144,7 +144,7 @@ impl Index {
         if len > end { file.set_len(end).map_err(|_| FAILED) } else { Ok(()) }
     }
 
-    fn make_durable(&mut self, tree: &Tree<'_>, at: u64) -> Result<(), Error> {
+    pub(super) fn make_durable(&mut self, tree: &Tree<'_>, at: u64) -> Result<(), Error> {
         let mut dirs = HashSet::new();
         for tenant in &self.unsynced {
             let path = self.path(tenant);

@@ -10,17 +10,26 @@ use super::*;
 use crate::audit::Pseudonyms;
 use crate::audit::merkle::{verify_consistency, verify_inclusion};
 use crate::audit::test_support::{Place, refusal};
-use crate::audit::{Body, Log, SystemEvent};
+use crate::audit::{Body, Log, Options, SystemEvent};
+use crate::time::SystemClock;
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 const ALL: PageBounds = PageBounds { after: 0, entries: 1000, bytes: usize::MAX, looked_at: 1_000_000 };
 
 /// A log that was closed: everything is published.
 fn place(tenants: &[&str]) -> Place {
     let place = Place::new();
-    let (log, _) = place.open();
+    let log = open(&place, HOUR);
     write(&log, tenants);
     log.close().unwrap();
     place
+}
+
+/// With patience for a disk that others use.
+fn open(place: &Place, checkpoint_every: Duration) -> Log {
+    let options = Options { checkpoint_every, ..Options::default() };
+    Log::open_with(Arc::new(OsFs), &place.dir, place.signer(), Arc::new(SystemClock), options).unwrap().0
 }
 
 fn write(log: &Log, tenants: &[&str]) {
@@ -138,20 +147,24 @@ fn an_index_that_lies_gives_no_foreign_entry() {
 fn an_index_is_followed_across_restarts_crashes_and_growth() {
     let place = place(&["acme"; 300]);
     assert_eq!(all(&history(&place), "acme").entries.len(), 300);
-    let (log, _) = place.try_open(Duration::ZERO).unwrap();
-    let open = History::of(&log);
+    let log = open(&place, Duration::ZERO);
+    let reading = History::of(&log);
     write(&log, &["acme", "other"].repeat(200));
     let last = block_on(log.system(SystemEvent::PolicyEpoch(1))).unwrap().index;
-    open.wait_for(last, Duration::from_secs(20)).unwrap();
-    open.follow().unwrap();
-    assert_eq!(sequences(&all(&open, "acme")), (1..=500).collect::<Vec<_>>());
-    assert_eq!(all(&open, "other").entries.len(), 200);
+    reading.wait_for(last, Duration::from_secs(20)).unwrap();
+    reading.follow().unwrap();
+    assert_eq!(sequences(&all(&reading, "acme")), (1..=500).collect::<Vec<_>>());
+    assert_eq!(all(&reading, "other").entries.len(), 200);
     log.close().unwrap();
     // A crash left a file short, and zeros in another.
     let files = place.snapshot().into_iter().filter(|(path, _)| path.starts_with(place.dir.join("tenants")));
     for (path, mut bytes) in files {
         let half = bytes.len() / 2;
-        if path.ends_with("acme") { bytes.truncate(half) } else { bytes[half..].fill(0) }
+        if path.ends_with("acme") {
+            bytes.truncate(half)
+        } else {
+            bytes[half..].fill(0)
+        }
         std::fs::write(&path, bytes).unwrap();
     }
     assert_eq!(sequences(&all(&history(&place), "acme")), (1..=500).collect::<Vec<_>>());
@@ -239,7 +252,7 @@ fn a_copy_of_the_published_files_is_enough() {
 #[test]
 fn whoever_waits_for_a_checkpoint_gets_it_or_is_told() {
     let place = Place::new();
-    let (log, _) = place.open();
+    let log = open(&place, HOUR);
     let history = History::of(&log);
     history.wait_for(0, Duration::from_secs(20)).unwrap();
     write(&log, &["acme"]);
