@@ -1,11 +1,13 @@
 //! A tenant reads what was done with its data and keys, and believes nothing of it that it has not checked.
 #![cfg(feature = "dev")]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::print_stdout, clippy::disallowed_macros, reason = "says why it is skipped")]
 
 #[expect(unreachable_pub, dead_code, reason = "shared by several tests")]
 mod common;
 
 use std::fs;
+use std::process::{Command, Stdio};
 
 use common::{DATASET, Site, TENANT};
 use prost::bytes::Bytes;
@@ -400,4 +402,46 @@ async fn an_auditor_verifies_entries_by_the_answers_alone() {
     let endpoint = scene.site.workload(scene.site.gateway.data_addr());
     let as_workload = AuditClient::connect(&endpoint).await.unwrap();
     assert_eq!(as_workload.checkpoint().await.unwrap_err().code(), Code::Unimplemented);
+}
+
+/// The same checks by somebody else's gRPC, TLS, hashes and signatures, written from the documents.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_python_client_verifies_its_entries_by_itself() {
+    let python = std::env::var("BLINDVAULT_PYTHON").unwrap_or_else(|_| "python3".into());
+    let needed = ["-c", "import grpc, grpc_tools.protoc, cryptography"];
+    let found = Command::new(&python).args(needed).stderr(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        let reason = format!("{python} with the packages `grpcio`, `grpcio-tools` and `cryptography` is needed");
+        assert!(std::env::var_os("BLINDVAULT_REQUIRE").is_none_or(|v| v != "1"), "{reason}");
+        println!("SKIPPED a_python_client_verifies_its_entries_by_itself: {reason}");
+        return;
+    }
+    let scene = Scene::new().await;
+    let (acme, globex) = (scene.acme_data().await, scene.globex_data().await);
+    for n in 0..10u8 {
+        acme.encrypt(&target(), &[n]).await.unwrap();
+        globex.encrypt(&Target::new(OTHER, DATASET, "orders"), &[n]).await.unwrap();
+    }
+    let dir = scene.site.dir.path();
+    let config = serde_json::json!({
+        "proto": format!("{}/../proto", env!("CARGO_MANIFEST_DIR")),
+        "target": scene.site.gateway.data_addr().to_string(),
+        "ca": dir.join("site/certs/server-ca.pem"),
+        "cert": dir.join("site/certs/billing.pem"),
+        "key": dir.join("site/certs/billing.key"),
+        "tenant": TENANT,
+        "vkey": scene.site.file("audit.vkey").trim_end(),
+    });
+    fs::write(dir.join("case.json"), config.to_string()).unwrap();
+    let script = format!("{}/tests/python/access_log.py", env!("CARGO_MANIFEST_DIR"));
+    let case = dir.join("case.json");
+    let run = tokio::task::spawn_blocking(move || Command::new(python).arg(script).arg(case).output().unwrap());
+    let output = run.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    // Two actions of an operator, ten accesses, and one entry for each page that it read.
+    let kinds: Vec<u64> = said["kinds"].as_array().unwrap().iter().map(|kind| kind.as_u64().unwrap()).collect();
+    assert_eq!(kinds[..4], [6, 4, 1, 4], "an intent with a custody, executed; an intent, executed");
+    assert!(said["entries"].as_u64().unwrap() >= 4 + 10 + 3, "{said}");
+    assert_eq!((&said["altered"], &said["own"]), (&said["bytes"], &serde_json::json!(true)));
 }
