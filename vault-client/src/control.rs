@@ -5,6 +5,7 @@ use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
+use vault_proto::v1::scorecard_service_client::ScorecardServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
     CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
@@ -17,7 +18,7 @@ use crate::endpoint::Endpoint;
 use crate::error::ClientError;
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
-/// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
+/// `PolicyService`, `ScorecardService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
 /// `reason`, which is kept in the audit log.
 ///
 /// # Errors
@@ -30,6 +31,7 @@ pub struct OperatorClient {
     pub(crate) approvals: ApprovalServiceClient<Channel>,
     pub(crate) grants: GrantServiceClient<Channel>,
     pub(crate) policies: PolicyServiceClient<Channel>,
+    pub(crate) scorecards: ScorecardServiceClient<Channel>,
     pub(crate) limits: Limits,
 }
 
@@ -48,8 +50,9 @@ impl OperatorClient {
         let datasets = DatasetServiceClient::new(channel.clone());
         let approvals = ApprovalServiceClient::new(channel.clone());
         let grants = GrantServiceClient::new(channel.clone());
-        let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default() }
+        let policies = PolicyServiceClient::new(channel.clone());
+        let scorecards = ScorecardServiceClient::new(channel);
+        Self { tenants, datasets, approvals, grants, policies, scorecards, limits: Limits::default() }
     }
 
     /// Sets sizes and the deadline of calls from here on.

@@ -32,6 +32,7 @@ mod error;
 mod grants;
 mod policies;
 mod receipt;
+mod scorecard;
 mod streams;
 mod value;
 

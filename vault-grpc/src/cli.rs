@@ -4,12 +4,14 @@ mod audit;
 mod backup;
 mod bundle;
 mod commands;
+mod connect;
 #[cfg(feature = "dev")]
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
 mod policy;
 mod print;
+mod scorecard;
 mod serve;
 mod witness;
 
@@ -107,6 +109,8 @@ enum Command {
     /// A witness of audit logs, for somebody else than who runs the log.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
+    /// What a security team reports each quarter: computed by a running gateway, or from the files of one that is stopped.
+    Scorecard(Box<scorecard::ScorecardArgs>),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -164,6 +168,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Audit(command) => audit::run(command),
         Command::Witness(command) => witness::run(command),
+        Command::Scorecard(args) => scorecard::scorecard(&args),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

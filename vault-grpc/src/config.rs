@@ -2,6 +2,7 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+mod charter;
 mod end_users;
 mod hardening;
 mod lifecycle;
@@ -12,6 +13,8 @@ mod prove;
 mod read;
 mod release;
 mod roots;
+mod segments;
+mod sink;
 mod store;
 mod witness;
 
@@ -29,6 +32,8 @@ pub use limits::Limits;
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use segments::Segments;
+pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
 
@@ -190,8 +195,12 @@ pub struct Config {
     pub audit_shard: Option<String>,
     /// The directories of other gateways' audit logs, or of copies, that tenants may be answered from.
     pub audit_shards: Vec<NamedFile>,
+    /// Bounds of the audit log's segments, and where they are archived.
+    pub segments: Segments,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
+    /// Who else gets every entry of the audit log.
+    pub sinks: Vec<LogSink>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.
@@ -199,6 +208,8 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whether the charter changes by approval only; not asked for in development.
+    pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
     pub end_users: Vec<EndUserIssuer>,
     /// Bounds of connections and calls.
@@ -238,6 +249,11 @@ impl Config {
     /// The first thing that is not acceptable.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::read(text, file)
+    }
+
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
     }
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.

@@ -6,10 +6,12 @@
 //!               │   └ tls      material, verifier, reload
 //!               ├ prover       proofs of policy bundles, in a process of their own
 //!               └ service      what each plane answers; convert and status at its edges
-//! config · pinned · store · plane · telemetry · metrics · hardening · release · refusals
+//!               scorecard     figures of the log and the store
+//! charter · config · pinned · store · sinks · plane · telemetry · metrics · hardening · release · refusals
 //! ```
 
 pub mod build;
+pub mod charter;
 pub mod config;
 pub mod convert;
 pub mod end_users;
@@ -27,7 +29,9 @@ pub mod plane;
 pub mod prover;
 mod refusals;
 pub mod release;
+pub mod scorecard;
 pub mod service;
+pub mod sinks;
 pub mod status;
 mod store;
 pub mod telemetry;

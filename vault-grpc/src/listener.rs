@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
+use vault_core::Vault;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -49,6 +50,7 @@ pub(crate) struct Shared<P: Principal> {
     pub(crate) routes: Routes,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 

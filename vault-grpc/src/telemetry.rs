@@ -136,6 +136,17 @@ pub enum Event {
         /// Why, decided at compile time.
         why: &'static str,
     },
+    /// A sink of the audit log does not take entries, or does again.
+    AuditSink {
+        /// Its name, as configured.
+        sink: String,
+        /// Its kind.
+        kind: &'static str,
+        /// Whether answers wait for it.
+        mandatory: bool,
+        /// Why, decided at compile time.
+        why: &'static str,
+    },
     /// A thread panicked. The payload is never shown: it could quote what the thread held.
     Panic {
         /// Source file.
@@ -196,6 +207,16 @@ impl Event {
             Self::Witness { witness, why } => {
                 ("warn", "witness", vec![("witness", witness.as_str().into()), ("why", (*why).into())])
             }
+            Self::AuditSink { sink, kind, mandatory, why } => (
+                "warn",
+                "audit_sink",
+                vec![
+                    ("sink", sink.as_str().into()),
+                    ("kind", (*kind).into()),
+                    ("mandatory", (*mandatory).into()),
+                    ("why", (*why).into()),
+                ],
+            ),
             Self::Panic { file, line } => {
                 ("error", "panic", vec![("file", file.as_str().into()), ("line", (*line).into())])
             }

@@ -448,7 +448,7 @@ fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
         let proof = inclusion_proof(&tiles, receipt.index, last.size).unwrap();
         assert!(verify_inclusion(&receipt.leaf_hash, receipt.index, last.size, &proof, &last.root));
     }
-    let options = VerifyOptions { outside: vec![last], receipts };
+    let options = VerifyOptions { outside: vec![last], receipts, ..VerifyOptions::default() };
     let report = verify(&OsFs, &place.dir, &place.verifier(), &options).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.anchored, Some(last.size));

@@ -4,6 +4,7 @@
 //! mod          what a bundle is called
 //!   stored     bundles in the store that gateways share; which one is in force
 //!     rows     their form
+//!   charters   which charter is in force
 //!   trust      who may sign, what must be proved, for which vault
 //!     signed   a bundle with its signatures; its file
 //!       content   the canonical bytes, their bounds, their digest
@@ -11,6 +12,7 @@
 //!
 //! `docs/policy.md`, section "Bundles", is the specification.
 
+mod charters;
 mod content;
 mod provers;
 mod rows;
@@ -22,6 +24,8 @@ mod trust;
 
 use std::fmt;
 
+pub use charters::CharterInForce;
+pub(crate) use charters::Charters;
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
 pub use provers::{MAX_PROVERS, Provers};
 pub(crate) use rows::check_row;

@@ -11,6 +11,7 @@
 mod access;
 mod approval;
 mod cache;
+mod census;
 mod custody;
 mod destruction;
 mod due;
@@ -30,6 +31,7 @@ mod wrapping;
 pub use access::{Consent, ConsentScope, GivenBy, Grant, GrantOrder, NewConsent, Revoked};
 pub use approval::{Approval, ApprovalState, Ordered, Seen};
 pub use cache::{CacheSettings, CacheStats};
+pub use census::{AGE_BOUNDS_DAYS, Between, Census, CensusLimits, Erasure, KeyAges};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, DatasetProperties, Rotation, Tenant};
 

@@ -79,6 +79,16 @@ pub(super) const RELEASING_ACTIONS: &[&str] = &[Decrypt::NAME];
 /// The control actions that make a tenant key, and so may name its custody.
 pub(super) const CUSTODY_ACTIONS: [&str; 2] = [CreateTenant::NAME, RotateTenantKey::NAME];
 
+/// Whether a name is that of an action that only workloads are permitted: one on data or consents.
+pub fn is_workloads_action(name: &str) -> bool {
+    DATA_ACTIONS.contains(&name) || CONSENT_ACTIONS.contains(&name) || HISTORY_ACTIONS.contains(&name)
+}
+
+/// Whether a name is that of an action that gives out plaintext.
+pub fn is_release(name: &str) -> bool {
+    RELEASING_ACTIONS.contains(&name)
+}
+
 actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
     Encrypt { RELEASES: false },
@@ -159,4 +169,6 @@ actions! { ControlAction, CONTROL_ACTIONS:
     GetInclusionProof,
     /// Read the proof that one checkpoint of the audit log extends another.
     GetConsistencyProof,
+    /// Read the scorecard: figures about the whole vault, without data or subjects.
+    GetScorecard,
 }

@@ -28,10 +28,11 @@ mod tests;
 
 pub use action::{
     Action, ActivatePolicy, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt,
-    Encrypt, GetApproval, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof, GetPolicy, GetTenant,
-    GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents, ListDatasets, ListEntries, ListGrants,
-    ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap,
-    RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy, WithdrawConsent,
+    Encrypt, GetApproval, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof, GetPolicy, GetScorecard,
+    GetTenant, GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents, ListDatasets, ListEntries,
+    ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant,
+    Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy,
+    WithdrawConsent, is_release, is_workloads_action,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};

@@ -169,6 +169,11 @@ impl<P: Plane> TrustBundle<P> {
         Ok(())
     }
 
+    /// Until when each root is valid, and each revocation list is fresh, in the order they were given in.
+    pub fn ends(&self) -> (Vec<Timestamp>, Vec<Timestamp>) {
+        (self.roots.iter().map(|root| root.not_after).collect(), self.crls.iter().map(|crl| crl.next_update).collect())
+    }
+
     /// The trust domain that every verified ID lies in.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain

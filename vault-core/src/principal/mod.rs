@@ -51,6 +51,7 @@ pub use token::{
     Algorithm, Binding, IssuerSettings, IssuerTenants, Issuers, KeySet, MAX_ISSUERS, MAX_KEY_SET, MAX_KEYS,
     MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS, MAX_TOKEN, TokenError,
 };
+pub use x509::certificate_end;
 
 use crate::time::Timestamp;
 use path::{Proof, prove};

@@ -9,7 +9,7 @@ use futures_channel::oneshot;
 
 use super::{ControlCall, Vault};
 use crate::audit::merkle::Hash;
-use crate::audit::{Body, Entry, History, Log, PageBounds, Proven, Pseudonym, Recorded};
+use crate::audit::{Body, Entry, History, Log, LogVerifier, PageBounds, Proven, Pseudonym, Recorded};
 use crate::error::{Check, Dependency, Error};
 use crate::id::{DatasetId, Purpose, RequestId, Subject, TenantId};
 use crate::policy::{
@@ -250,7 +250,8 @@ impl Vault {
                 let own = &histories.own;
                 own.wait_for(0, PATIENCE)?;
                 let (_, first, _) = own.inclusion(0, Some(1))?;
-                Ok(LogName { origin: own.origin().to_owned(), keys: vec![own.verifier().vkey()], first })
+                let keys = own.keys()?.iter().map(LogVerifier::vkey).collect();
+                Ok(LogName { origin: own.origin().to_owned(), keys, first })
             })
             .await
     }

@@ -78,14 +78,17 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod charter;
 mod consents;
 mod control;
 mod data;
+mod denials;
 mod embedded;
 mod grants;
 mod history;
 mod in_force;
 mod policies;
+mod scorecard;
 mod settings;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
@@ -95,9 +98,11 @@ mod upkeep;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use denials::{Denied, STRAYED};
 pub use history::{AccessCall, AccessPage, AccessQuery, AuditEntries, InclusionProof};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
@@ -143,6 +148,7 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    denials: denials::Denials,
     due: Mutex<upkeep::DuePlaces>,
     histories: Arc<history::Histories>,
     /// `None` if policies are no business of the store's.
@@ -162,7 +168,9 @@ impl Vault {
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
         let (anchored, in_force) = (Mutex::default(), None);
         let histories = Arc::new(history::Histories::of(&audit));
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, histories, in_force }.with_lifecycle(lifecycle)
+        let denials = denials::Denials::default();
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, due, histories, in_force }
+            .with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -227,6 +235,7 @@ impl Vault {
 
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
+        self.denials.count(refusal);
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonyms = match (&resource.tenant, refusal.check) {

@@ -1,5 +1,7 @@
 //! How long keys and approvals live.
 
+use crate::keys::CensusLimits;
+
 /// A day in milliseconds.
 const DAY: u64 = 86_400_000;
 
@@ -24,6 +26,16 @@ impl LifecycleSettings {
     pub const SHORTEST_DESTRUCTION: u64 = 60_000;
     /// 2^47: half of what a data key can ever seal, so that there is time to rotate it.
     pub const MOST_USES: u64 = 1 << 47;
+}
+
+impl From<&LifecycleSettings> for CensusLimits {
+    fn from(settings: &LifecycleSettings) -> Self {
+        Self {
+            tenant_key_age_millis: settings.tenant_key_age_millis,
+            data_key_age_millis: settings.data_key_age_millis,
+            data_key_uses: settings.data_key_uses.min(LifecycleSettings::MOST_USES),
+        }
+    }
 }
 
 impl Default for LifecycleSettings {

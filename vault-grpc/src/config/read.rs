@@ -10,6 +10,7 @@ use toml::Spanned;
 use vault_core::id::DatasetId;
 use vault_core::principal::TrustDomain;
 
+use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
@@ -17,9 +18,9 @@ use super::limits::RawLimits;
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
+use super::sink;
 use super::store::RawStore;
-use super::witness;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, segments, witness};
 
 pub(super) type Text = Spanned<String>;
 
@@ -39,6 +40,8 @@ struct Raw {
     #[cfg(feature = "aws")]
     aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
+    #[serde(default)]
+    charter: RawCharter,
     #[serde(default)]
     end_users: RawEndUsers,
     #[serde(default)]
@@ -78,6 +81,9 @@ struct RawAudit {
     shards: Vec<Text>,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
+    #[serde(default)]
+    sink: Vec<Spanned<sink::RawSink>>,
+    segments: Option<segments::RawSegments>,
 }
 
 #[derive(Default, Deserialize)]
@@ -175,11 +181,14 @@ impl Reader<'_> {
             audit_key: self.file(&raw.audit.key, "audit.key")?,
             audit_shard: raw.audit.shard.as_ref().map(|text| self.shard(text)).transpose()?,
             audit_shards: self.files(&raw.audit.shards, "audit.shards")?,
+            segments: segments::segments(self, raw.audit.segments.as_ref())?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
+            sinks: sink::sinks(self, raw.audit.sink, environment)?,
             roots,
             #[cfg(feature = "aws")]
             aws,
             policy: self.policy(&raw.policy, environment)?,
+            charter_enforced: self.charter(&raw.charter, environment)?,
             end_users: end_users::issuers(self, raw.end_users, environment)?,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,

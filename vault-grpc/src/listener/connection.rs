@@ -20,6 +20,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::Service;
+use vault_core::Vault;
 use vault_core::time::{Clock, SystemClock};
 
 use super::stream::TlsConn;
@@ -28,6 +29,7 @@ use crate::config::Limits;
 use crate::metrics::{Call, Metrics};
 use crate::plane::{Caller, Principal};
 use crate::service::undecodable;
+use crate::status;
 use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
@@ -47,7 +49,8 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let connection = TlsConn { tls, cut: cutting, _closed: closing };
     let activity = Arc::new(Activity::default());
     let metrics = Arc::clone(&shared.metrics);
-    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity), metrics };
+    let vault = Arc::clone(&shared.vault);
+    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity), metrics, vault };
     // The server takes a stream of connections; this one has one.
     let incoming = stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending());
     let mut serving = pin!(server(&shared.limits).serve_with_incoming_shutdown(service, incoming, async {
@@ -185,6 +188,7 @@ struct Answering<P> {
     caller: Caller<P>,
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    vault: Arc<Vault>,
 }
 
 impl<P> Clone for Answering<P> {
@@ -194,6 +198,7 @@ impl<P> Clone for Answering<P> {
             caller: self.caller.clone(),
             activity: Arc::clone(&self.activity),
             metrics: Arc::clone(&self.metrics),
+            vault: Arc::clone(&self.vault),
         }
     }
 }
@@ -211,8 +216,20 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
         request.extensions_mut().insert(self.caller.clone());
         let running = self.activity.begin();
         let mut counted = self.metrics.begin(request.uri().path());
+        // A call of the other plane: nothing here answers it, and the log says who tried.
+        let strayed = counted.as_ref().filter(|call| call.plane() != P::PLANE).map(Call::method);
+        let strayed = strayed.map(|call| (Arc::clone(&self.caller.principal), Arc::clone(&self.vault), call));
         let answer = self.routes.call(request);
         Box::pin(async move {
+            if let Some((principal, vault, call)) = strayed
+                && let Err(error) = principal.strayed(&vault, call).await
+            {
+                let refused = status::status(&error).into_http();
+                if let Some(call) = &mut counted {
+                    call.answered(refused.headers());
+                }
+                return Ok(refused.map(|body: Body| Body::new(Answer { body, counted, _running: running })));
+            }
             let answer = undecodable::mend(answer.await?);
             // A call that failed has its status here, any other behind its body.
             if let Some(call) = &mut counted {

@@ -66,11 +66,19 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &End
     )?;
     let healthy = matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_));
     writeln!(out, "blindvault_audit_healthy {}", u8::from(healthy))?;
+    let segments = vault.audit().segments();
+    head(out, "blindvault_audit_segment", "gauge", "The number of the audit log's open segment.")?;
+    writeln!(out, "blindvault_audit_segment {}", segments.open)?;
+    head(out, "blindvault_audit_segments_waiting", "gauge", "Sealed segments that are not archived yet.")?;
+    writeln!(out, "blindvault_audit_segments_waiting {}", segments.open.saturating_sub(segments.archived))?;
+    let name = "blindvault_audit_archive_behind";
+    head(out, name, "gauge", "1 if sealing or archiving fails; it is tried again, and calls are answered.")?;
+    writeln!(out, "{name} {}", u8::from(segments.behind.is_some()))?;
     head(out, "blindvault_policy_epoch", "gauge", "The policy set in force, counted from the start.")?;
     writeln!(out, "blindvault_policy_epoch {}", vault.authorizer().epoch())
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 

@@ -1,6 +1,6 @@
 //! The gateway is killed with SIGKILL while clients write: at random moments, and at every named step of what changes
-//! keys. Everything acknowledged is there after the next start, what was shredded is not, and the audit log verifies. On
-//! both stores; PostgreSQL itself is killed, too.
+//! keys. Everything acknowledged is there after the next start, what was shredded is not, and the audit log verifies: each
+//! audit receipt that a caller got is in it, and in the file that is a mandatory sink. On both stores; PostgreSQL itself is killed, too.
 //!
 //! `BLINDVAULT_KILL_CYCLES` sets how many kills at random each store sees, and has PostgreSQL see every way to each step
 //! instead of one; `BLINDVAULT_SEED` sets the moments. A killed process leaves the page cache in place; what is not synced is
@@ -12,6 +12,7 @@
 mod acknowledged;
 mod case;
 mod destruction;
+mod kept;
 #[cfg(feature = "postgres")]
 #[path = "../../../vault-core/tests/common/postgres.rs"]
 mod postgres;

@@ -22,6 +22,7 @@ use vault_grpc::init::{OPERATOR_DOMAIN, init};
 use vault_grpc::pki::Leaf;
 
 use crate::acknowledged::WORKLOADS;
+use crate::kept::Kept;
 #[cfg(feature = "postgres")]
 use crate::postgres::{PASSWORD, Server, USER};
 use crate::served::{Process, SIGKILL, Served, start};
@@ -70,6 +71,12 @@ impl Site {
         // As soon as it may be, so that a test can see the end of it.
         site.edit("vault.toml", "\n[store]\n", "\n[lifecycle]\ndestroy_after_s = 60\n\n[store]\n");
         site.use_rows();
+        // Every answer waits for a file as well.
+        fs::create_dir(site.path("siem")).unwrap();
+        let config = fs::read_to_string(site.path("vault.toml")).unwrap();
+        let sink = "\n[[audit.sink]]\nname = \"siem\"\nkind = \"file\"\npath = \"siem/audit.jsonl\"\n\
+                    mandatory = true\ndeadline_ms = 30000\n";
+        fs::write(site.path("vault.toml"), config + sink).unwrap();
         site
     }
 
@@ -186,6 +193,11 @@ impl Site {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "audit verify: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    /// What receipts are held against.
+    pub(crate) fn dirs(&self) -> Kept {
+        Kept { log: self.path("data/audit"), sink: self.path("siem/audit.jsonl"), verifier: self.verifier() }
     }
 
     /// The states in the rows of a table, in their order, as the store's own reader has them. Nothing may be serving it.

@@ -38,6 +38,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ("PolicyService.ActivatePolicy", "ActivatePolicy"),
     ("PolicyService.GetPolicy", "GetPolicy"),
     ("PolicyService.ListPolicies", "ListPolicies"),
+    ("ScorecardService.GetScorecard", "GetScorecard"),
     ("TenantService.CreateTenant", "CreateTenant"),
     ("TenantService.GetTenant", "GetTenant"),
     ("TenantService.ListTenants", "ListTenants"),

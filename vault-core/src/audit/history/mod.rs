@@ -27,6 +27,7 @@ use super::checkpoint::Checkpoint;
 use super::entry::Entry;
 use super::frame::UNREADABLE;
 use super::log::Log;
+use super::log_keys::known;
 use super::merkle::{Hash, consistency_proof, inclusion_proof, leaf_hash};
 use super::read::published_checkpoint;
 use super::replay::VKEY;
@@ -124,6 +125,15 @@ impl History {
     /// The key that verifies its checkpoints.
     pub const fn verifier(&self) -> &LogVerifier {
         &self.verifier
+    }
+
+    /// All keys that its `log.pub` lists, the oldest first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the list cannot be read.
+    pub fn keys(&self) -> Result<Vec<LogVerifier>, Error> {
+        let keys = known(&*self.fs, &self.dir, &self.verifier)?;
+        Ok(keys.into_iter().map(|key| key.verifier).collect())
     }
 
     /// The newest published checkpoint, and the same as it was signed.

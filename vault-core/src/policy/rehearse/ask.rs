@@ -33,7 +33,7 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
             CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject GetApproval
             RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy ListPolicies
-            GetCheckpoint ListEntries GetInclusionProof GetConsistencyProof;
+            GetCheckpoint ListEntries GetInclusionProof GetConsistencyProof GetScorecard;
     }
 }
 

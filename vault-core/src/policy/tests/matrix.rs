@@ -290,6 +290,7 @@ fn table() -> String {
     control_rows::<ListEntries>(&authorizer, &mut out);
     control_rows::<GetInclusionProof>(&authorizer, &mut out);
     control_rows::<GetConsistencyProof>(&authorizer, &mut out);
+    control_rows::<GetScorecard>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(HISTORY_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
