@@ -101,6 +101,7 @@ async fn a_tenant_sees_every_access_and_every_operators_action_and_nothing_of_ot
     globex.encrypt(&Target::new(OTHER, DATASET, "orders"), b"2").await.unwrap();
     let items = vec![BatchItem::plaintext(DATASET, b"3"), BatchItem::plaintext(DATASET, b"4")];
     acme.batch_encrypt(TENANT, "billing", items).await.unwrap();
+    acme.encrypt_stream(&target(), &b"a stream"[..], &mut Vec::new()).await.unwrap();
     // One that fails, one that is refused, one by a stranger: whoever tried it on this tenant is in this tenant's log.
     acme.decrypt(&target().context("column", "other"), sealed.envelope.clone()).await.unwrap_err();
     acme.encrypt(&Target::new(TENANT, "no-such-dataset", "billing"), b"5").await.unwrap_err();
@@ -108,6 +109,8 @@ async fn a_tenant_sees_every_access_and_every_operators_action_and_nothing_of_ot
     // And the other way round: in the other's.
     acme.decrypt(&Target::new(OTHER, DATASET, "billing"), sealed.envelope.clone()).await.unwrap_err();
     let receipt = acme.encrypt(&target(), b"6").await.unwrap().audit_receipt.unwrap();
+    operator.rotate_data_keys(TENANT, Some(DATASET), "it is time").await.unwrap();
+    operator.shred_subject(TENANT, "ann", "she asked for it").await.unwrap();
     operator.suspend_tenant(TENANT, "looking into it").await.unwrap();
     acme.encrypt(&target(), b"7").await.unwrap_err();
     // Suspended, the tenant still reads what was done.
@@ -123,20 +126,27 @@ async fn a_tenant_sees_every_access_and_every_operators_action_and_nothing_of_ot
         "Rewrap allowed",
         "Encrypt allowed",
         "Encrypt allowed",
+        "Encrypt allowed",
+        "done",
         "Decrypt allowed",
         "failed",
         "Encrypt refused: policy",
         "Decrypt refused: registry",
         "Encrypt allowed",
+        "RotateDataKeys allowed",
+        "RotateDataKeys executed",
+        "ShredSubject allowed",
+        "ShredSubject executed",
         "SuspendTenant allowed",
         "SuspendTenant executed",
         "Encrypt refused: suspended",
         "ListAccesses allowed",
     ];
     assert_eq!(story, expected);
-    let stranger = entries[12].decision().unwrap();
+    let told = |what: &str| entries.iter().find(|entry| shown(entry) == what).unwrap().decision().unwrap();
+    let stranger = told("Decrypt refused: registry");
     assert!(stranger.principal.ends_with("/storefront"), "{}", stranger.principal);
-    assert_eq!(entries[14].decision().unwrap().reason.as_deref(), Some("looking into it"));
+    assert_eq!(told("SuspendTenant allowed").reason.as_deref(), Some("looking into it"));
     // What a caller kept of its call is there.
     let (index, leaf) = receipt.entries().next().unwrap();
     let kept = entries.iter().find(|entry| entry.index == index).unwrap();

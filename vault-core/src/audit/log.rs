@@ -407,7 +407,7 @@ impl Log {
 
     /// The directory with its files.
     pub fn dir(&self) -> &Path {
-        &self.dir
+        &self.segments.dir
     }
 
     /// The key that verifies its checkpoints, which also names it.

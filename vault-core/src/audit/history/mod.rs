@@ -94,7 +94,7 @@ pub struct History {
 impl History {
     /// Of an open log, read while it grows. The index lies in the log's directory.
     pub fn of(log: &Log) -> Self {
-        Self::new(Arc::new(OsFs), log.dir(), &log.dir().join("tenants"), log.verifier().clone())
+        Self::new(Arc::clone(&log.segments.fs), log.dir(), &log.dir().join("tenants"), log.verifier().clone())
     }
 
     /// Of a log whose published files lie in `dir`; the index of its tenants is made in `index`.
