@@ -16,6 +16,7 @@ use vault_core::audit::{Health, SystemEvent};
 use vault_core::principal::{Operator, Workload};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::CharterStanding;
+use vault_core::vault::LogFollower;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
@@ -129,7 +130,7 @@ impl Gateway {
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
-            tokio::spawn(follow_logs(Arc::clone(&vault))),
+            tokio::spawn(follow_logs(vault.log_follower())),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
         if !config.sinks.is_empty() {
@@ -392,14 +393,14 @@ async fn tend(vault: Arc<Vault>) {
 }
 
 /// Keeps the indexes by which tenants read their entries up to date.
-async fn follow_logs(vault: Arc<Vault>) {
+async fn follow_logs(logs: LogFollower) {
     let mut ticks = interval(TEND_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = false;
     loop {
         ticks.tick().await;
-        let following = Arc::clone(&vault);
-        let failed = spawn_blocking(move || following.follow_logs()).await.ok().and_then(Result::err);
+        let following = logs.clone();
+        let failed = spawn_blocking(move || following.follow()).await.ok().and_then(Result::err);
         // Once: a copy that is not there yet is not there for long.
         let tell = failed.is_some() && !told;
         told = failed.is_some();

@@ -100,6 +100,23 @@ impl Histories {
     }
 }
 
+/// Keeps the indexes of tenants' entries up to date, so that nobody who reads waits for it.
+#[derive(Debug, Clone)]
+pub struct LogFollower(Arc<Histories>);
+
+impl LogFollower {
+    /// Reads what is new in each log. Blocks; to be called every second or so.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Corrupt`]: the first of any log; the others are up to date.
+    pub fn follow(&self) -> Result<(), Error> {
+        let Histories { own, others, .. } = &*self.0;
+        let others = others.iter().map(|other| other.history().and_then(History::follow));
+        let results: Vec<_> = std::iter::once(own.follow()).chain(others).collect();
+        results.into_iter().collect()
+    }
+}
+
 /// Who reads what the log says of a tenant.
 #[derive(Debug, Clone)]
 pub struct AccessCall<'a> {
@@ -256,16 +273,9 @@ impl Vault {
             .await
     }
 
-    /// Brings the indexes of tenants' entries up to date, so that nobody who reads waits for it. Blocks; to be called every
-    /// second or so.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`], [`Error::Corrupt`]: the first of any log; the others are up to date.
-    pub fn follow_logs(&self) -> Result<(), Error> {
-        let Histories { own, others, .. } = &*self.histories;
-        let others = others.iter().map(|other| other.history().and_then(History::follow));
-        let results: Vec<_> = std::iter::once(own.follow()).chain(others).collect();
-        results.into_iter().collect()
+    /// Keeps the indexes of tenants' entries up to date, without keeping the vault.
+    pub fn log_follower(&self) -> LogFollower {
+        LogFollower(Arc::clone(&self.histories))
     }
 
     /// Refuses a call whose end user's token proves nobody, as [`Self::refuse_token`] does for data calls.

@@ -103,7 +103,7 @@ pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::ControlCall;
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use denials::{Denied, STRAYED};
-pub use history::{AccessCall, AccessPage, AccessQuery, AuditEntries, InclusionProof};
+pub use history::{AccessCall, AccessPage, AccessQuery, AuditEntries, InclusionProof, LogFollower};
 pub use policies::ValidPolicy;
 pub use settings::LifecycleSettings;
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
