@@ -16,7 +16,9 @@ use vault_core::id::{DatasetId, KeyId, KeyVersion, Purpose, Reason, Subject, Ten
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts, WrappingKey};
 use vault_core::kms::{EncryptionContext, Generated, RootError, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
-use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{
+    Operator, OperatorBundle, OperatorList, Person, Role, TrustDomain, Workload, WorkloadBundle,
+};
 use vault_core::secret::Key32;
 use vault_core::store::{BoxFuture, EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
@@ -188,11 +190,14 @@ impl Bed {
         pollster::block_on(self.vault.create_dataset(&call(), about, None, None)).unwrap();
     }
 
-    /// An operator.
+    /// An operator with every role.
     pub fn operator(&self, name: &str) -> Operator {
         let bundle = OperatorBundle::new(TrustDomain::parse("ops.example").unwrap(), from_ref(&self.operators.0));
         let chain = self.operators.leaf(&format!("spiffe://ops.example/operator/{name}"));
-        Operator::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap()
+        let proven = Operator::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap();
+        let (certificates, roles) = (vec![proven.id().clone()], Role::ALL.into());
+        let person = Person { id: name.to_owned(), certificates, tokens: Vec::new(), roles };
+        OperatorList::new("bench", 1, vec![person]).unwrap().admit(&proven, None).unwrap()
     }
 }
 

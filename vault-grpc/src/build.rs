@@ -15,6 +15,7 @@ use vault_core::fs::{Fs, OsFs};
 use vault_core::id::Fingerprint;
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
+use vault_core::principal::OperatorList;
 use vault_core::store::{Anchor, Store};
 use vault_core::time::SystemClock;
 use vault_core::vault::{CharterStanding, VaultParts};
@@ -26,6 +27,7 @@ use crate::charter;
 use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
+use crate::operators;
 use crate::release;
 use crate::sinks::Sinks;
 use crate::store;
@@ -195,6 +197,8 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     let signer = signer(config)?;
     policy_trust(config, &signer)?;
     EndUsers::load(config)?;
+    operators::list(config, signer.verifier())?;
+    operators::keys(config)?;
     executable(config)?;
     Witnesses::load(config, signer.verifier())?;
     Sinks::load(config, signer.verifier())?;
@@ -312,7 +316,7 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     let authorizer = Authorizer::new(set, registry);
     let others = config.audit_shards.iter().map(|dir| dir.path.clone());
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    let vault = Vault::new(parts).with_lifecycle(config.lifecycle).with_logs(others);
+    let vault = Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals).with_logs(others);
     Ok(Assembled { vault, trust, recovery })
 }
 
@@ -363,7 +367,22 @@ pub(crate) fn differs(config: &Config, changes: &[String]) -> ConfigError {
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let signer = signer(config)?;
+    vault_for(config, &operators::list(config, signer.verifier())?)
+}
+
+/// The same, for these operators. A list that is older than one that was in force before is refused.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault_for(config: &Config, operators: &OperatorList) -> Result<Vault, StartError> {
     let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
+    if let Some(named) = &config.operators.list
+        && let Err(error) = operators.check_follows(recovery.operators)
+    {
+        vault.close()?;
+        return Err(named.file.error(error).into());
+    }
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
     // Before the first call: a tenant that has an entry in this log finds the log named.

@@ -6,11 +6,13 @@ use vault_core::audit::LogVerifier;
 use vault_core::charter::Charter;
 use vault_core::id::Fingerprint;
 use vault_core::principal::{Binding, IssuerSettings, IssuerTenants, certificates_from_pem};
+use vault_core::vault::ApprovalSettings;
 
 use crate::config::{
-    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogSink, LogWitness, NamedFile, PinnedUrl, Root,
-    SinkTarget, Syslog,
+    Config, ConfigError, CustodyNames, Demand, IssuerKeys, Listener, LogSink, LogWitness, NamedFile, Operators,
+    PinnedUrl, Root, SinkTarget, Syslog,
 };
+use crate::operators;
 use crate::tls::files::{MAX_PEM, read};
 
 type Lines = Vec<(String, String)>;
@@ -32,6 +34,7 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
         set("hardening.executable", plain(&file.path.display().to_string()));
     }
     set("lifecycle.approval_ms", config.lifecycle.approval_millis.to_string());
+    approvals(&config.approvals).into_iter().for_each(|(name, value)| set(name, value));
     set("policy.quorum", config.policy.quorum.to_string());
     config.policy.signers.iter().for_each(|key| set("policy.signer", verifier(key)));
     config.policy.provers.iter().for_each(|key| set("policy.prover", verifier(key)));
@@ -45,6 +48,7 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
     for issuer in &config.end_users {
         lines.push(("end_users.issuer".to_owned(), issuer_line(&issuer.settings, &issuer.keys)?));
     }
+    operators(config, &mut lines)?;
     for witness in &config.witnesses {
         lines.push(("audit.witness".to_owned(), witness_line(witness)?));
     }
@@ -52,6 +56,34 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
         lines.push((format!("audit.sink.{}", plain(&sink.settings.name)), sink_line(sink)?));
     }
     Charter::new(lines).map_err(|error| ConfigError::new(config.file.display().to_string(), error.to_string()))
+}
+
+/// How many have to agree, and how long a shred can be cancelled.
+fn approvals(settings: &ApprovalSettings) -> Vec<(&'static str, String)> {
+    // Taken apart, so that what is added has to be thought of here.
+    let ApprovalSettings {
+        required,
+        shred_subject,
+        shred_tenant,
+        request_grant,
+        activate_policy,
+        resume_tenant,
+        change_custody,
+        shred_delay_millis,
+    } = settings;
+    let special = [
+        ("approvals.shred_subject", shred_subject),
+        ("approvals.shred_tenant", shred_tenant),
+        ("approvals.request_grant", request_grant),
+        ("approvals.activate_policy", activate_policy),
+        ("approvals.resume_tenant", resume_tenant),
+        ("approvals.change_custody", change_custody),
+    ];
+    // What counts for each, whether it is said there or in the first line.
+    let special = special.into_iter().map(|(name, value)| (name, value.unwrap_or(*required).to_string()));
+    let all =
+        [("approvals.required", required.to_string()), ("approvals.shred_delay_ms", shred_delay_millis.to_string())];
+    all.into_iter().chain(special).collect()
 }
 
 /// Makes sure that files were not changed between their reading for the charter and their loading.
@@ -94,6 +126,22 @@ fn list(words: impl IntoIterator<Item = String>) -> String {
     let mut words: Vec<String> = words.into_iter().map(|word| plain(&word).replace(',', "%2c")).collect();
     words.sort();
     words.join(",")
+}
+
+/// Who operates the vault: who says so, what they said, and what else an operator has to show.
+fn operators(config: &Config, lines: &mut Lines) -> Result<(), ConfigError> {
+    let Operators { list, issuers, max_certificate_lifetime } = &config.operators;
+    if let Some(named) = list {
+        lines.push(("operators.owner".to_owned(), verifier(&named.owner)));
+        let list = operators::read(config)?.reference();
+        lines.push(("operators.list".to_owned(), format!("version={} sha256:{}", list.version, list.digest)));
+    }
+    let lifetime = max_certificate_lifetime.map_or_else(|| "none".to_owned(), |most| most.as_secs().to_string());
+    lines.push(("operators.max_certificate_lifetime_s".to_owned(), lifetime));
+    for issuer in issuers {
+        lines.push(("operators.issuer".to_owned(), issuer_line(&issuer.settings, &issuer.keys)?));
+    }
+    Ok(())
 }
 
 /// Who may vouch for a plane's callers: one line for each certificate of the file.

@@ -1,5 +1,6 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+mod approvals;
 #[cfg(feature = "aws")]
 mod aws;
 mod charter;
@@ -7,6 +8,7 @@ mod end_users;
 mod hardening;
 mod lifecycle;
 mod limits;
+mod operators;
 mod pinned;
 mod policy;
 mod prove;
@@ -24,11 +26,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vault_core::audit::LogVerifier;
-use vault_core::vault::LifecycleSettings;
+use vault_core::vault::{ApprovalSettings, LifecycleSettings};
 
-pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
+pub use end_users::{IssuerKeys, KeysUrl, TokenIssuer};
 pub use hardening::{Demand, Hardening};
 pub use limits::Limits;
+pub use operators::{Operators, OperatorsFile};
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
@@ -211,7 +214,9 @@ pub struct Config {
     /// Whether the charter changes by approval only; not asked for in development.
     pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
-    pub end_users: Vec<EndUserIssuer>,
+    pub end_users: Vec<TokenIssuer>,
+    /// Who operates the vault.
+    pub operators: Operators,
     /// Bounds of connections and calls.
     pub limits: Limits,
     /// Bounds of the key cache.
@@ -222,6 +227,8 @@ pub struct Config {
     pub hardening: Hardening,
     /// How long keys and approvals live.
     pub lifecycle: LifecycleSettings,
+    /// How many people it takes to approve something, and how long a shred waits then.
+    pub approvals: ApprovalSettings,
     /// The release that this executable has to be; `None` asks for none.
     pub release: Option<Release>,
     /// Whether log lines are JSON (the default in production) or for people.

@@ -14,13 +14,17 @@ pub mod build;
 pub mod charter;
 pub mod config;
 pub mod convert;
+#[cfg(feature = "dev")]
+pub mod dev_tokens;
 pub mod end_users;
 pub mod gateway;
 pub mod hardening;
 #[cfg(feature = "dev")]
 pub mod init;
+mod issuers;
 mod listener;
 mod metrics;
+pub mod operators;
 mod pinned;
 #[cfg(feature = "dev")]
 pub mod pki;

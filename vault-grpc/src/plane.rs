@@ -6,7 +6,10 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use http::HeaderMap;
 use rustls_pki_types::CertificateDer;
+use tonic::Status;
 use vault_core::principal::{IdentityError, Operator, Operators, Plane, TrustBundle, Workload, Workloads};
 use vault_core::time::Timestamp;
 use vault_core::vault::new_request_id;
@@ -106,6 +109,15 @@ pub struct Caller<P> {
     pub principal: Arc<P>,
     /// The peer's address; says nothing about who it is.
     pub address: SocketAddr,
+}
+
+/// Says who a call of a connection is from, by what it brings beside the certificate.
+pub(crate) trait Admission<P>: Send + Sync {
+    /// The caller whom the service sees.
+    ///
+    /// # Errors
+    /// The answer to a call that is not taken for one of theirs.
+    fn admit<'a>(&'a self, caller: &'a Caller<P>, headers: &'a HeaderMap) -> BoxFuture<'a, Result<Caller<P>, Status>>;
 }
 
 impl<P> Clone for Caller<P> {

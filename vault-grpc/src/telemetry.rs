@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use vault_core::Error;
 use vault_core::id::Fingerprint;
 use vault_core::kms::RootId;
+use vault_core::principal::ListRef;
 use vault_core::time::{Clock, SystemClock};
 
 use crate::config::ConfigError;
@@ -115,6 +116,13 @@ pub enum Event {
         /// True if it does.
         serving: bool,
     },
+    /// A list of operators is in force.
+    Operators {
+        /// Which.
+        list: ListRef,
+        /// How many there are.
+        people: usize,
+    },
     /// An issuer of end users' tokens has other keys from here on.
     IssuerKeys {
         /// Which, as configured.
@@ -198,6 +206,10 @@ impl Event {
             }
             Self::RootRecovered { root } => ("info", "root_recovered", vec![("root", root.as_str().into())]),
             Self::Health { serving } => ("info", "health", vec![("serving", (*serving).into())]),
+            Self::Operators { list, people } => {
+                let fields = [("version", list.version.into()), ("digest", list.digest.to_string().into())];
+                ("info", "operators", fields.into_iter().chain([("people", (*people).into())]).collect())
+            }
             Self::IssuerKeys { issuer, count } => {
                 ("info", "issuer_keys", vec![("issuer", issuer.as_str().into()), ("keys", (*count).into())])
             }

@@ -150,6 +150,7 @@ impl Materials {
     pub fn load(config: &Config) -> Result<Self, ConfigError> {
         let workloads: WorkloadBundle = load::bundle(&config.data)?;
         let operators: OperatorBundle = load::bundle(&config.control)?;
+        let operators = operators.with_max_lifetime(config.operators.max_certificate_lifetime);
         check_planes_apart(&workloads, &operators).map_err(|error| config.control.client_ca.error(error))?;
         let (workloads, operators) = (Arc::new(workloads), Arc::new(operators));
         let (known_workloads, known_operators) = (Arc::clone(&workloads), Arc::clone(&operators));

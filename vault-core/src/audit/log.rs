@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_channel::oneshot;
 use futures_util::FutureExt as _;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, operators_body};
 use super::archiver::{Archiver, Archiving, SegmentStatus};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
@@ -28,6 +28,7 @@ use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
 use crate::id::{ApprovalId, Fingerprint, KeyId, KeyVersion, TenantId};
+use crate::principal::ListRef;
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
@@ -82,6 +83,8 @@ pub struct Recovery {
     pub anchor: Option<Anchor>,
     /// The last policy bundle that came into force.
     pub policy: Option<PolicyMark>,
+    /// The list of operators with the highest version that was in force.
+    pub operators: Option<ListRef>,
 }
 
 /// What was cut from the end of `entries.log`.
@@ -113,6 +116,8 @@ pub enum SystemEvent {
         /// The policy epoch of this process that it is.
         epoch: u64,
     },
+    /// This list of operators says who may call: one with a lower version is refused from here on.
+    Operators(ListRef),
     /// A policy bundle was put into the store, where it waits.
     PolicyProposed(PolicyMark),
     /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
@@ -168,6 +173,31 @@ pub enum SystemEvent {
         /// What it is bound to.
         request: Fingerprint,
     },
+    /// A vote for an approval is about to be counted, after which others have to approve it, too.
+    Voting {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+    },
+    /// What is approved is about to be scheduled.
+    Scheduling {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// When it is to be carried out, in milliseconds since 1970.
+        at: u64,
+    },
+    /// An approval is about to be rejected or cancelled, or found that too few approved it in time.
+    ApprovalClosing {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// `approval_rejecting`, `approval_cancelling` or `approval_expired`.
+        event: &'static str,
+    },
     /// A shred was carried out to its end: the receipt names this entry.
     Shredded {
         /// The approval that it carried out.
@@ -197,6 +227,7 @@ impl SystemEvent {
             }
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
             Self::PolicyBundle { mark, epoch } => return mark.body(epoch),
+            Self::Operators(list) => return operators_body(list),
             Self::PolicyProposed(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_proposed", about.as_str(), mark.version, 0)
@@ -219,6 +250,18 @@ impl SystemEvent {
             Self::Approving { approval, request } => {
                 about = format!("{approval} sha256:{request}");
                 ("approving", about.as_str(), 0, 0)
+            }
+            Self::Voting { approval, request } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_voting", about.as_str(), 0, 0)
+            }
+            Self::Scheduling { approval, request, at } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_scheduling", about.as_str(), at, 0)
+            }
+            Self::ApprovalClosing { approval, request, event } => {
+                about = format!("{approval} sha256:{request}");
+                (event, about.as_str(), 0, 0)
             }
             Self::Shredded { approval, data_keys, version } => {
                 about = approval.to_string();
@@ -321,6 +364,7 @@ impl Log {
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
             anchor: state.at.anchor,
             policy: state.at.policy,
+            operators: state.at.operators,
         };
         // Everything was checked. From here on the disk is written.
         let Files { entries, entries_end, chain, checkpoints } = repair(&segments, &options, &state)?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, newest_list, operators_from_body};
 use super::checkpoint::{self, Checkpoint};
 use super::entry::{Entry, first_previous};
 use super::frame::{Start, UNREADABLE};
@@ -352,6 +352,7 @@ pub(super) fn replay(
                 Ok(entry) => {
                     at.anchor = Anchor::from_body(&entry.body).or(at.anchor);
                     at.policy = PolicyMark::from_body(&entry.body).or(at.policy);
+                    at.operators = newest_list(operators_from_body(&entry.body), at.operators);
                     at.keys.entry(index, &entry.body);
                     if index == frames.start().first {
                         since = Some(entry.time);

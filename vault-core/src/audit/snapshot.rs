@@ -18,7 +18,8 @@ use super::signer::{LogSigner, LogVerifier};
 use super::tiles;
 use super::wire::{In, Out};
 use crate::error::{Dependency, Error};
-use crate::id::TenantId;
+use crate::id::{Fingerprint, TenantId};
+use crate::principal::ListRef;
 
 const TITLE: &str = "blindvault/audit-state/v1";
 const LINE: &[u8] = b"\n\n";
@@ -36,6 +37,7 @@ pub(super) struct Snapshot {
     pub(super) tenants: Tenants,
     pub(super) anchor: Option<Anchor>,
     pub(super) policy: Option<PolicyMark>,
+    pub(super) operators: Option<ListRef>,
     pub(super) keys: Chain,
     /// The last checkpoint that covers nothing of the segment, and where in `checkpoints` those behind it start.
     pub(super) last: Option<Checkpoint>,
@@ -59,6 +61,7 @@ impl Snapshot {
             tenants: Tenants::new(),
             anchor: None,
             policy: None,
+            operators: None,
             keys: Chain::new(first),
             last: None,
             checkpoints_at: 0,
@@ -94,6 +97,10 @@ impl Snapshot {
             out.u64(mark.version);
             out.bytes(&mark.digest);
         });
+        out.option(self.operators, |out, list| {
+            out.u64(list.version);
+            out.bytes(&list.digest.0);
+        });
         out.u32(u32::try_from(self.keys.keys().len()).unwrap_or(u32::MAX));
         for key in self.keys.keys() {
             out.bytes(key.verifier.public());
@@ -121,6 +128,8 @@ impl Snapshot {
         let (checkpoints_at, checkpoints) = (input.u64()?, input.u64()?);
         let anchor = input.option(|input| Ok(Anchor { epoch: input.u64()?, chain: input.array()? }))?;
         let policy = input.option(|input| Ok(PolicyMark { version: input.u64()?, digest: input.array()? }))?;
+        let list = |input: &mut In<'_>| Ok(ListRef { version: input.u64()?, digest: Fingerprint(input.array()?) });
+        let operators = input.option(list)?;
         let mut keys = Vec::new();
         for _ in 0..input.u32()? {
             let verifier = LogVerifier::new(origin, &input.array::<32>()?)?;
@@ -136,8 +145,20 @@ impl Snapshot {
         let tiles = tiles::Builder::decode(size, &mut input)?;
         input.end()?;
         let edge = Edge::of(size, roots);
-        let snapshot =
-            Self { number, previous, edge, tenants, anchor, policy, keys, last, checkpoints_at, checkpoints, tiles };
+        let snapshot = Self {
+            number,
+            previous,
+            edge,
+            tenants,
+            anchor,
+            policy,
+            operators,
+            keys,
+            last,
+            checkpoints_at,
+            checkpoints,
+            tiles,
+        };
         if snapshot.body() == body { Ok(snapshot) } else { Err(refuse("not as a state is written")) }
     }
 

@@ -171,6 +171,7 @@ impl Place {
 pub(super) fn decision(tenant: &str, request: u8) -> Decision {
     Decision {
         principal: "spiffe://prod.example/billing".to_owned(),
+        person: None,
         action: "Decrypt",
         resource: Resource {
             tenant: Some(TenantId::parse(tenant).unwrap()),

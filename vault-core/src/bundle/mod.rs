@@ -8,10 +8,12 @@
 //!   trust      who may sign, what must be proved, for which vault
 //!     signed   a bundle with its signatures; its file
 //!       content   the canonical bytes, their bounds, their digest
+//!   changes    what a bundle changes, by name
 //! ```
 //!
 //! `docs/policy.md`, section "Bundles", is the specification.
 
+mod changes;
 mod charters;
 mod content;
 mod provers;
@@ -24,6 +26,7 @@ mod trust;
 
 use std::fmt;
 
+pub(crate) use changes::{Before, differences};
 pub use charters::CharterInForce;
 pub(crate) use charters::Charters;
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};

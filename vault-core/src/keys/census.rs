@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::approval::ApprovalState;
+use super::approval::{ApprovalFilter, ApprovalState};
 use super::keyring::Keyring;
 use super::receipt::ReceiptText;
 use super::rows::{self, DataKeyRow, DatasetRow, KeyState, TenantKeyRow, TenantRow, TenantState};
@@ -192,7 +192,8 @@ impl Keyring {
     async fn waiting_approvals(&self, census: &mut Census, between: &Between) -> Result<(), Error> {
         let mut after: Option<ApprovalId> = None;
         loop {
-            let page = self.approvals(after, PAGE).await?;
+            let all = ApprovalFilter { state: None, waits_for: None };
+            let (page, next) = self.approvals(all, after, PAGE).await?;
             for approval in &page {
                 census.rows += 1;
                 match approval.state {
@@ -205,8 +206,8 @@ impl Keyring {
                     _ => {}
                 }
             }
-            match page.last().filter(|_| page.len() == PAGE) {
-                Some(last) => after = Some(last.id),
+            match next {
+                Some(next) => after = Some(next),
                 None => return Ok(()),
             }
             between().await?;

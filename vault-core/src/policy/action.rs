@@ -121,9 +121,10 @@ actions! { ControlAction, CONTROL_ACTIONS:
     ListTenants,
     /// Stop all data actions of a tenant.
     SuspendTenant,
-    /// Lift a suspension.
+    /// Ask for a suspension to be lifted; another operator has to approve it.
     ResumeTenant,
-    /// Make a new tenant key version and rewrap the data keys under it.
+    /// Make a new tenant key version and rewrap the data keys under it; under other root keys another operator has to
+    /// approve it.
     RotateTenantKey,
     /// Make new data key versions.
     RotateDataKeys,
@@ -143,6 +144,8 @@ actions! { ControlAction, CONTROL_ACTIONS:
     Approve,
     /// Reject what an operator asked for.
     Reject,
+    /// Take back what an operator asked for, also when it is approved and waits for its time.
+    CancelApproval,
     /// Read an approval and the erasure receipt that it led to.
     GetApproval,
     /// Ask for roles of a workload beyond its registry entry until an instant; another operator has to approve it.

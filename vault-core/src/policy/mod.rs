@@ -27,14 +27,15 @@ mod screen;
 mod tests;
 
 pub use action::{
-    Action, ActivatePolicy, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt,
-    Encrypt, GetApproval, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof, GetPolicy, GetScorecard,
-    GetTenant, GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents, ListDatasets, ListEntries,
-    ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant,
-    Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy,
-    WithdrawConsent, is_release, is_workloads_action,
+    Action, ActivatePolicy, Approve, CancelApproval, ConsentAction, ControlAction, CreateDataset, CreateTenant,
+    DataAction, Decrypt, Encrypt, GetApproval, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof,
+    GetPolicy, GetScorecard, GetTenant, GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents,
+    ListDatasets, ListEntries, ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant,
+    ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant,
+    SuspendTenant, ValidatePolicy, WithdrawConsent, is_release, is_workloads_action,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
+pub(crate) use cedar::texts;
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub use diagnose::{Diagnostic, diagnose};

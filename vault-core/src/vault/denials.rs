@@ -83,6 +83,7 @@ impl Vault {
     ) -> Result<(), Error> {
         let decision = Decision {
             principal: who.to_string(),
+            person: None,
             action: call,
             resource: Resource::default(),
             reason: None,

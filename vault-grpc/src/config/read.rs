@@ -10,11 +10,13 @@ use toml::Spanned;
 use vault_core::id::DatasetId;
 use vault_core::principal::TrustDomain;
 
+use super::approvals::RawApprovals;
 use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
+use super::operators::{self, RawOperators};
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
@@ -44,6 +46,7 @@ struct Raw {
     charter: RawCharter,
     #[serde(default)]
     end_users: RawEndUsers,
+    operators: Option<Spanned<RawOperators>>,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -52,6 +55,8 @@ struct Raw {
     hardening: RawHardening,
     #[serde(default)]
     lifecycle: RawLifecycle,
+    #[serde(default)]
+    approvals: RawApprovals,
     #[serde(default)]
     logs: RawLogs,
     #[serde(default)]
@@ -113,8 +118,15 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
 }
 
 pub(super) struct Reader<'a> {
-    text: &'a str,
-    file: &'a Path,
+    pub(super) text: &'a str,
+    pub(super) file: &'a Path,
+}
+
+#[cfg(test)]
+impl<'a> Reader<'a> {
+    pub(super) const fn of(text: &'a str, file: &'a Path) -> Self {
+        Self { text, file }
+    }
 }
 
 impl Reader<'_> {
@@ -170,6 +182,7 @@ impl Reader<'_> {
         let roots = self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?;
         #[cfg(feature = "aws")]
         let aws = self.aws(raw.aws.as_ref(), &roots)?;
+        let end_users = end_users::issuers(self, raw.end_users, environment)?;
         let config = Config {
             file: self.file.to_owned(),
             environment,
@@ -189,12 +202,14 @@ impl Reader<'_> {
             aws,
             policy: self.policy(&raw.policy, environment)?,
             charter_enforced: self.charter(&raw.charter, environment)?,
-            end_users: end_users::issuers(self, raw.end_users, environment)?,
+            operators: operators::operators(self, raw.operators, &end_users, environment)?,
+            end_users,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
             hardening: self.hardening(&raw.hardening, environment)?,
             lifecycle: self.lifecycle(&raw.lifecycle)?,
+            approvals: self.approvals(&raw.approvals, environment)?,
             release: raw.release.as_ref().map(|raw| self.release(raw)).transpose()?,
             json_logs,
         };

@@ -202,7 +202,8 @@ fn named(config: &Config) -> Vec<&NamedFile> {
             Root::AwsKms(_) => {}
         }
     }
-    for issuer in &config.end_users {
+    files.extend(config.operators.list.as_ref().map(|list| &list.file));
+    for issuer in config.end_users.iter().chain(&config.operators.issuers) {
         match &issuer.keys {
             IssuerKeys::File(file) => files.push(file),
             IssuerKeys::Url(url) => files.extend(&url.at.roots),

@@ -47,8 +47,15 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &End
         writeln!(out, "blindvault_connections{{plane=\"{plane}\"}} {}", count.load(Ordering::Relaxed))?;
     }
     head(out, "blindvault_connections_refused_total", "counter", "Connections that came to nothing, by rule.")?;
-    for ((plane, reason), count) in refusals.totals() {
+    let (tokens, refused): (Vec<_>, Vec<_>) =
+        refusals.totals().into_iter().partition(|((_, reason), _)| reason.starts_with("token_"));
+    for ((plane, reason), count) in refused {
         writeln!(out, "blindvault_connections_refused_total{{plane=\"{plane}\",reason=\"{reason}\"}} {count}")?;
+    }
+    let name = "blindvault_operator_calls_refused_total";
+    head(out, name, "counter", "Operators' calls without a token that is theirs, by rule.")?;
+    for ((_, rule), count) in tokens {
+        writeln!(out, "{name}{{rule=\"{rule}\"}} {count}")?;
     }
     let name = "blindvault_end_user_tokens_refused_total";
     head(out, name, "counter", "Tokens that prove no end user, by rule.")?;

@@ -109,7 +109,7 @@ fn activity(action: Option<&str>) -> (u64, &'static str) {
         (1, "Create")
     } else if begins(&["Decrypt", "Get", "List", "Read"]) {
         (2, "Read")
-    } else if begins(&["Rewrap", "Rotate", "Update", "Set", "Suspend", "Resume", "Approve", "Reject"]) {
+    } else if begins(&["Rewrap", "Rotate", "Update", "Set", "Suspend", "Resume", "Approve", "Reject", "Cancel"]) {
         (3, "Update")
     } else if begins(&["Shred", "Delete", "Destroy", "Withdraw", "Revoke"]) {
         (4, "Delete")

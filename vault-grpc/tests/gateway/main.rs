@@ -22,6 +22,9 @@ mod handshake;
 mod identity_provider;
 mod issuer;
 mod metrics;
+mod operator_commands;
+mod operator_lists;
+mod operator_tokens;
 mod policies;
 #[cfg(feature = "prove")]
 #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]

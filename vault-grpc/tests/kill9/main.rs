@@ -18,6 +18,7 @@ mod kept;
 mod postgres;
 mod random;
 mod random_kills;
+mod scheduled;
 mod served;
 mod site;
 mod steps;
@@ -33,6 +34,11 @@ async fn what_was_acknowledged_survives_sigkill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back() {
     steps::kill_at_each("embedded", true, || Rows::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn death_between_vote_schedule_and_execution_carries_a_shred_out_once_and_not_before_its_time() {
+    scheduled::kill_at_each("embedded", || Rows::Embedded).await;
 }
 
 #[cfg(feature = "postgres")]

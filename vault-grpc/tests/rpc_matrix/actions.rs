@@ -12,6 +12,7 @@ const ACTIONS: &[(&str, &str)] = &[
     ("ApprovalService.ListApprovals", "ListApprovals"),
     ("ApprovalService.GetApproval", "GetApproval"),
     ("ApprovalService.Approve", "Approve"),
+    ("ApprovalService.CancelApproval", "CancelApproval"),
     ("ApprovalService.Reject", "Reject"),
     ("AuditService.GetCheckpoint", "GetCheckpoint"),
     ("AuditService.ListEntries", "ListEntries"),
