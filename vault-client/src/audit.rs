@@ -1,5 +1,6 @@
 //! The audit log of a gateway, for operators who audit.
 
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use vault_proto::v1::audit_service_client::AuditServiceClient;
 use vault_proto::v1::{
@@ -10,6 +11,7 @@ use vault_proto::v1::{
 use crate::call::Limits;
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
+use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// The largest answer: a page of entries.
 const MAX_ANSWER: usize = 4 << 20;
@@ -22,7 +24,8 @@ const MAX_ANSWER: usize = 4 << 20;
 /// reached or did not answer in time, `Gateway` if it refused.
 #[derive(Debug, Clone)]
 pub struct AuditClient {
-    inner: AuditServiceClient<Channel>,
+    inner: AuditServiceClient<ControlChannel>,
+    channel: Channel,
     limits: Limits,
 }
 
@@ -37,8 +40,19 @@ impl AuditClient {
 
     /// Uses a channel that exists.
     pub fn from_channel(channel: Channel) -> Self {
-        let inner = AuditServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER);
-        Self { inner, limits: Limits::default() }
+        Self::bringing(OperatorTokens::default(), channel)
+    }
+
+    fn bringing(tokens: OperatorTokens, channel: Channel) -> Self {
+        let through = InterceptedService::new(channel.clone(), tokens);
+        let inner = AuditServiceClient::new(through).max_decoding_message_size(MAX_ANSWER);
+        Self { inner, channel, limits: Limits::default() }
+    }
+
+    /// Brings a token with each call from here on, as a gateway demands that is told whose tokens prove operators.
+    #[must_use]
+    pub fn with_tokens(self, tokens: OperatorTokens) -> Self {
+        Self::bringing(tokens, self.channel)
     }
 
     /// Reads the newest published checkpoint, and what witnesses cosigned last.
