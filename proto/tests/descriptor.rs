@@ -15,7 +15,9 @@ use vault_proto::v1::{DataClass, Plane};
 
 const FILES: &[&str] = &[
     "vault/v1/options.proto",
+    "vault/v1/access_log.proto",
     "vault/v1/approval.proto",
+    "vault/v1/audit.proto",
     "vault/v1/consent.proto",
     "vault/v1/crypto.proto",
     "vault/v1/tenant.proto",
@@ -73,7 +75,9 @@ fn the_check_covers_the_real_protocol() {
     let pool = shipped();
     let names: BTreeSet<_> = pool.services().map(|s| s.name().to_owned()).collect();
     let expected = [
+        "AccessLogService",
         "ApprovalService",
+        "AuditService",
         "ConsentService",
         "CryptoService",
         "DatasetService",

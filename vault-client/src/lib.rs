@@ -20,7 +20,9 @@
 //! What is wiped: the private key's bytes once they are loaded, plaintext handed out by [`Plaintext`] when it is
 //! dropped, and the copy of a plaintext that a request holds. The buffers of HTTP/2 and TLS are not ours to wipe.
 
+mod access_log;
 mod approvals;
+mod audit;
 mod call;
 mod charters;
 mod consents;
@@ -36,6 +38,11 @@ mod scorecard;
 mod streams;
 mod value;
 
+pub use access_log::{
+    AccessBody, AccessDecision, AccessEntry, AccessKey, AccessLogClient, AccessLogFault, AccessLogVerifier, Bookmark,
+    LogKey, ReadError, Selected, read_all,
+};
+pub use audit::AuditClient;
 pub use call::{Limits, MAX_BATCH, MAX_UNARY};
 pub use consents::ConsentClient;
 pub use control::OperatorClient;

@@ -314,12 +314,10 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     let store = store::open(config, &roots, recovery.anchor)?;
     let keys = keyring_of(config, store, roots)?;
     let authorizer = Authorizer::new(set, registry);
+    let others = config.audit_shards.iter().map(|dir| dir.path.clone());
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Assembled {
-        vault: Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals),
-        trust,
-        recovery,
-    })
+    let vault = Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals).with_logs(others);
+    Ok(Assembled { vault, trust, recovery })
 }
 
 /// Waits for something that brings what threads it needs, on a thread that may block.
@@ -387,6 +385,8 @@ pub fn vault_for(config: &Config, operators: &OperatorList) -> Result<Vault, Sta
     }
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
+    // Before the first call: a tenant that has an entry in this log finds the log named.
+    waited(vault.enter_log())?;
     adopt_charter(config, &vault)?;
     match vault.policy_bundle() {
         Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),

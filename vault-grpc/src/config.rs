@@ -194,6 +194,10 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
+    /// The name of this gateway's audit log among those of the gateways on the same store; `None` if there is one log.
+    pub audit_shard: Option<String>,
+    /// The directories of other gateways' audit logs, or of copies, that tenants may be answered from.
+    pub audit_shards: Vec<NamedFile>,
     /// Bounds of the audit log's segments, and where they are archived.
     pub segments: Segments,
     /// Who is asked to cosign the audit log's checkpoints.
@@ -261,7 +265,11 @@ impl Config {
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.
     pub fn log_origin(&self) -> String {
-        log_origin(&self.instance)
+        let instance = log_origin(&self.instance);
+        match &self.audit_shard {
+            Some(shard) => format!("{instance}/{shard}"),
+            None => instance,
+        }
     }
 }
 

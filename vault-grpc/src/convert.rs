@@ -1,6 +1,7 @@
 //! From messages to the library's types and back: each field is parsed once, here, and an error names it as the API does.
 
 pub mod approval;
+pub mod audit;
 pub mod consent;
 pub mod custody;
 pub mod policy;

@@ -16,6 +16,7 @@ use vault_core::audit::{Health, LogVerifier, SystemEvent};
 use vault_core::principal::{Operator, OperatorList, Workload};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::CharterStanding;
+use vault_core::vault::LogFollower;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
@@ -141,6 +142,7 @@ impl Gateway {
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
+            tokio::spawn(follow_logs(vault.log_follower())),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
             tokio::spawn(charter::follow(Arc::downgrade(&vault))),
         ];
@@ -424,6 +426,24 @@ async fn tend(vault: Arc<Vault>) {
             }
             Ok(_) => {}
             Err(error) => log(&Event::Failed { what: "look for work on tenants' keys", error }),
+        }
+    }
+}
+
+/// Keeps the indexes by which tenants read their entries up to date.
+async fn follow_logs(logs: LogFollower) {
+    let mut ticks = interval(TEND_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        ticks.tick().await;
+        let following = logs.clone();
+        let failed = spawn_blocking(move || following.follow()).await.ok().and_then(Result::err);
+        // Once: a copy that is not there yet is not there for long.
+        let tell = failed.is_some() && !told;
+        told = failed.is_some();
+        if let Some(error) = failed.filter(|_| tell) {
+            log(&Event::Failed { what: "index the audit logs for their tenants", error });
         }
     }
 }

@@ -25,8 +25,8 @@ pub const WORKLOAD_DOMAIN: &str = "workloads.dev.example";
 pub const OPERATOR_DOMAIN: &str = "operators.dev.example";
 /// Workloads for which `init` issues certificates: file name, path of the SPIFFE ID, their tenant, their roles.
 pub const WORKLOADS: [(&str, &str, &str, &str); 2] = [
-    ("billing", "/ns/shop/sa/billing", "acme", r#"["writer", "reader", "rewrapper"]"#),
-    ("storefront", "/ns/shop/sa/storefront", "globex", r#"["writer", "reader"]"#),
+    ("billing", "/ns/shop/sa/billing", "acme", r#"["access-log", "writer", "reader", "rewrapper"]"#),
+    ("storefront", "/ns/shop/sa/storefront", "globex", r#"["access-log", "writer", "reader"]"#),
 ];
 /// The operator who does in the demo what takes one.
 pub const OPERATOR: &str = "alice";

@@ -27,8 +27,8 @@ use vault_grpc::pki::Leaf;
 use vault_proto::v1::{
     BatchDecryptItem, BatchDecryptRequest, BatchEncryptItem, BatchEncryptRequest, DecryptRequest, DecryptStreamRequest,
     DecryptStreamStart, EncryptRequest, EncryptStreamEnd, EncryptStreamRequest, EncryptStreamStart,
-    GrantConsentRequest, ListConsentsRequest, ListTenantsRequest, Plane, RewrapRequest, WithdrawConsentRequest,
-    decrypt_stream_request, encrypt_stream_request,
+    GrantConsentRequest, ListAccessesRequest, ListConsentsRequest, ListTenantsRequest, Plane, RewrapRequest,
+    WithdrawConsentRequest, decrypt_stream_request, encrypt_stream_request,
 };
 use vault_proto::{Rpc, rpcs};
 
@@ -124,6 +124,10 @@ async fn call_rpc(channel: &Channel, rpc: &Rpc, envelope: &[u8]) -> Result<(), S
         "WithdrawConsent" => {
             let (end_user_token, consent) = (NO_TOKEN.into(), "0".repeat(32));
             answered(call(channel, rpc.path, WithdrawConsentRequest { tenant, end_user_token, consent }).await)
+        }
+        "ListAccesses" => {
+            let message = ListAccessesRequest { tenant, page_size: 1, ..Default::default() };
+            answered(call(channel, rpc.path, message).await)
         }
         "ListConsents" => {
             let message = ListConsentsRequest { tenant, end_user_token: NO_TOKEN.into(), ..Default::default() };

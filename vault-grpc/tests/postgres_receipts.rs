@@ -12,6 +12,9 @@ use std::time::{Duration, Instant, SystemTime};
 use pg_site::{alice, billing, bob, configure, configured, start};
 use postgres::Server;
 use vault_client::Target;
+use vault_core::audit::LogSigner;
+use vault_core::fs::OsFs;
+use vault_grpc::config::Config;
 use vault_proto::v1::ApprovalState;
 
 #[path = "common/pg_site.rs"]
@@ -141,9 +144,14 @@ async fn a_gateway_that_was_killed_is_in_the_receipt_with_the_end_of_its_lease()
     let ended = millis(server, line_of(receipt, "lease ended", "killed").unwrap());
     assert!(ended >= killed_at + 2000, "its lease of 2 s may have begun when it was killed: {ended}, {killed_at}");
     assert!(line_of(receipt, "evicted", "a").is_some() && !receipt.contains("stopped/"), "{receipt}");
-    let (code, said) = verify(receipt, &made.config.with_file_name("audit.vkey"));
+    // Whose log it is signed for: each gateway's has its own name.
+    let of_a = Config::load(&made.config.with_file_name("a.toml")).unwrap();
+    let signer = LogSigner::load(&OsFs, &of_a.audit_key.path, &of_a.log_origin()).unwrap();
+    let key = made.config.with_file_name("a.vkey");
+    fs::write(&key, signer.verifier().vkey()).unwrap();
+    let (code, said) = verify(receipt, &key);
     assert!(code == Some(0) && said.contains("lease ended: killed/"), "{said}");
     let later = receipt.replacen("lease ended: killed/", "evicted: killed/", 1);
-    assert_eq!(verify(&later, &made.config.with_file_name("audit.vkey")).0, Some(1));
+    assert_eq!(verify(&later, &key).0, Some(1));
     a.shutdown().await.unwrap();
 }

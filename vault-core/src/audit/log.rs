@@ -447,6 +447,16 @@ impl Log {
         super::note::sign(text, &self.signer)
     }
 
+    /// The directory with its files.
+    pub fn dir(&self) -> &Path {
+        &self.segments.dir
+    }
+
+    /// The key that verifies its checkpoints, which also names it.
+    pub fn verifier(&self) -> &super::LogVerifier {
+        self.signer.verifier()
+    }
+
     /// Whether the log takes entries, and if not, why.
     pub fn health(&self) -> Health {
         self.shared.health()

@@ -23,7 +23,7 @@ use crate::id::{DatasetId, KeyId, KeyVersion, Subject, TenantId};
 use crate::kms::{EncryptionContext, Layer, Roots};
 use crate::policy::{Action, DatasetFacts, Facts, Opens, Permit, Resource, Seals};
 use crate::secret::Key32;
-use crate::store::{Expect, POLICY_ROWS, Row, Store, Table, Watcher};
+use crate::store::{Expect, LogName, POLICY_ROWS, Row, Store, Table, Watcher};
 use crate::time::Clock;
 
 /// How often a call comes back for a key that was evicted under it.
@@ -225,6 +225,14 @@ impl Keyring {
         Ok(Some(Facts { suspended: row.state == TenantState::Suspended, dataset }))
     }
 
+    /// Whether there is, or was, such a tenant.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] or [`Error::Corrupt`] from the store.
+    pub async fn has_tenant(&self, tenant: &TenantId) -> Result<bool, Error> {
+        Ok(self.known_row::<TenantRow>(Table::Tenants, &rows::tenant_key(tenant)).await?.is_some())
+    }
+
     /// Whether what is in memory may still be used: see [`Store::lease`].
     ///
     /// # Errors
@@ -236,6 +244,14 @@ impl Keyring {
     /// The newest state of the store that is known, for the audit log: see [`Store::anchor`].
     pub fn anchor(&self) -> Option<Anchor> {
         self.parts.store.anchor()
+    }
+
+    /// The audit logs of the gateways on this store: see [`Store::logs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn logs(&self, own: &LogName, enter: bool) -> Result<Vec<LogName>, Error> {
+        self.parts.store.logs(own, enter).await
     }
 
     /// Which key will seal for a resource: the active one, or one that is still to be made.

@@ -38,6 +38,10 @@ pub trait ConsentAction: Action {
     const WIDENS: bool;
 }
 
+/// Reading what the audit log says of a tenant, on the tenant's behalf: a workload of the tenant, perhaps for one of its
+/// end users. No operator can be permitted one. None of them returns plaintext or key material.
+pub trait HistoryAction: Action {}
+
 /// An action on tenants, datasets and keys as objects: only an [`crate::principal::Operator`] can be permitted one.
 /// None of them returns plaintext or key material.
 pub trait ControlAction: Action {}
@@ -77,7 +81,7 @@ pub(super) const CUSTODY_ACTIONS: [&str; 2] = [CreateTenant::NAME, RotateTenantK
 
 /// Whether a name is that of an action that only workloads are permitted: one on data or consents.
 pub fn is_workloads_action(name: &str) -> bool {
-    DATA_ACTIONS.contains(&name) || CONSENT_ACTIONS.contains(&name)
+    DATA_ACTIONS.contains(&name) || CONSENT_ACTIONS.contains(&name) || HISTORY_ACTIONS.contains(&name)
 }
 
 /// Whether a name is that of an action that gives out plaintext.
@@ -101,6 +105,11 @@ actions! { ConsentAction, CONSENT_ACTIONS:
     WithdrawConsent { WIDENS: false },
     /// List the tenant's consents.
     ListConsents { WIDENS: false },
+}
+
+actions! { HistoryAction, HISTORY_ACTIONS:
+    /// Read the tenant's own entries of the audit log.
+    ListAccesses,
 }
 
 actions! { ControlAction, CONTROL_ACTIONS:
@@ -159,6 +168,14 @@ actions! { ControlAction, CONTROL_ACTIONS:
     GetPolicy,
     /// List policy bundles.
     ListPolicies,
+    /// Read the newest signed checkpoint of the audit log.
+    GetCheckpoint,
+    /// Read entries of the audit log: they hold no data.
+    ListEntries,
+    /// Read the proof that the audit log holds an entry.
+    GetInclusionProof,
+    /// Read the proof that one checkpoint of the audit log extends another.
+    GetConsistencyProof,
     /// Read the scorecard: figures about the whole vault, without data or subjects.
     GetScorecard,
 }

@@ -13,8 +13,8 @@ use super::decisions::Decisions;
 use super::entities::{self, Asked, Kind, NotExpressible};
 use super::plan::Question;
 use super::registry::{Grant, Registry};
-use super::request::{ConsentRequest, ControlRequest, DataRequest, Facts};
-use super::{Action, ConsentAction, ControlAction, DataAction, Decision, Permit, Refusal, Resource};
+use super::request::{ConsentRequest, ControlRequest, DataRequest, Facts, HistoryRequest};
+use super::{Action, ConsentAction, ControlAction, DataAction, Decision, HistoryAction, Permit, Refusal, Resource};
 use crate::error::Check;
 use crate::id::{RequestId, TenantId};
 use crate::principal::{EndUser, Operator, TokenError, Workload};
@@ -264,6 +264,55 @@ impl Authorizer {
             decide(slice, principal, about, context, principals, [tenant])
         })();
         pending.conclude(verdict, end_of(who.not_after()).min(request.end_user.not_after()))
+    }
+
+    /// Decides whether a workload may read a tenant's history: for itself, or for one of the tenant's end users.
+    ///
+    /// In order: the certificate is valid at `now`; the registry has an entry for the workload and it lists the tenant;
+    /// an end user, if there is one, is of that tenant and the token holds; a policy permits, none forbids, none fails. The
+    /// state of the tenant is not read: what was done stays to be read while it is suspended, and when it is destroyed.
+    ///
+    /// An operator reads no tenant's history:
+    /// ```compile_fail,E0308
+    /// use vault_core::policy::{Authorizer, HistoryRequest, ListAccesses, Permit, Refusal};
+    /// use vault_core::{principal::Operator, time::Timestamp};
+    /// fn list(a: &Authorizer, who: &Operator, r: HistoryRequest) -> Result<Permit<ListAccesses>, Refusal> {
+    ///     a.authorize_history::<ListAccesses>(who, r, Timestamp::default())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// The [`Refusal`], for the audit entry; outside only its [`Check`] shows.
+    pub fn authorize_history<A: HistoryAction>(
+        &self,
+        who: &Workload,
+        request: HistoryRequest,
+        now: Timestamp,
+    ) -> Result<Permit<A>, Refusal> {
+        let state = self.state.load();
+        let resource =
+            Resource { tenant: Some(request.tenant.clone()), subject: request.subject, ..Resource::default() };
+        let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
+        pending.decision.end_user.clone_from(&request.end_user);
+        let grant = match admit(&state.registry, who, &request.tenant, now) {
+            Ok(grant) => grant,
+            Err((check, why)) => return pending.refuse(check, why),
+        };
+        if let Some(why) = request.end_user.as_deref().and_then(|user| refuses(user, &request.tenant, now)) {
+            return pending.refuse(Check::EndUser, why);
+        }
+        let Some(slice) = state.set.slice(A::NAME, Kind::Tenant) else {
+            return pending.refuse(Check::Policy, "the schema does not have this action");
+        };
+        let verdict = (|| {
+            let tenant = entities::tenant(&request.tenant, None)?;
+            let context = entities::history_context(now, request.end_user.as_deref())?;
+            let principals = grant.principal(who.spiffe_id())?;
+            let (principal, about) = (sole(&principals)?, tenant.uid());
+            decide(slice, principal, about, context, principals, [tenant])
+        })();
+        let user_ends = request.end_user.as_deref().map_or(Timestamp(u64::MAX), EndUser::not_after);
+        pending.conclude(verdict, end_of(who.not_after()).min(user_ends))
     }
 
     /// The refusal of a call for an end user whose token proves nobody, for the audit entry. What comes before the end

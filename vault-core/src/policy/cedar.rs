@@ -11,7 +11,9 @@ use cedar_policy::{
 };
 use miette::Diagnostic;
 
-use super::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS, RELEASING_ACTIONS};
+use super::action::{
+    CONSENT_ACTIONS, CONTROL_ACTIONS, CUSTODY_ACTIONS, DATA_ACTIONS, HISTORY_ACTIONS, RELEASING_ACTIONS,
+};
 use super::entities::{self, Asked, Kind, NAMES, NotExpressible};
 use super::index::{Index, Single};
 use super::registry::Description;
@@ -249,16 +251,19 @@ fn slices(schema: &Schema, set: &cedar_policy::PolicySet) -> Result<Slices, &'st
     let probe = Probe::new(schema).map_err(|NotExpressible| "entities of this version do not fit the schema")?;
     let (mut slices, mut data) = (HashMap::new(), HashMap::default());
     let mut singles = HashMap::new();
-    for (names, world) in
-        [(DATA_ACTIONS, World::Data), (CONSENT_ACTIONS, World::Consent), (CONTROL_ACTIONS, World::Control)]
-    {
+    for (names, world) in [
+        (DATA_ACTIONS, World::Data),
+        (CONSENT_ACTIONS, World::Consent),
+        (HISTORY_ACTIONS, World::History),
+        (CONTROL_ACTIONS, World::Control),
+    ] {
         let principal = world.principal();
         for &name in names {
             let uid = entities::action(name);
             let action = actions.get(&uid).ok_or("an action of this version is missing")?;
             let within = |group: &str| actions.is_ancestor_of(&entities::action(group), &uid);
             if World::ALL.iter().any(|other| within(other.group()) != (*other == world)) {
-                return Err("an action is not in its group, Data, Consent or Control, or in another's");
+                return Err("an action is not in its group, Data, Consent, History or Control, or in another's");
             }
             if within("Release") != RELEASING_ACTIONS.contains(&name) {
                 return Err("the group Release does not hold just the actions that release plaintext");
@@ -319,23 +324,25 @@ fn single(made: &mut HashMap<PolicyId, Arc<Single>>, policy: &Policy) -> Result<
 enum World {
     Data,
     Consent,
+    History,
     Control,
 }
 
 impl World {
-    const ALL: [Self; 3] = [Self::Data, Self::Consent, Self::Control];
+    const ALL: [Self; 4] = [Self::Data, Self::Consent, Self::History, Self::Control];
 
     const fn group(self) -> &'static str {
         match self {
             Self::Data => "Data",
             Self::Consent => "Consent",
+            Self::History => "History",
             Self::Control => "Control",
         }
     }
 
     fn principal(self) -> &'static EntityTypeName {
         match self {
-            Self::Data | Self::Consent => &NAMES.workload,
+            Self::Data | Self::Consent | Self::History => &NAMES.workload,
             Self::Control => &NAMES.operator,
         }
     }
@@ -343,7 +350,7 @@ impl World {
     const fn kinds(self) -> &'static [Kind] {
         match self {
             Self::Data => &[Kind::Dataset],
-            Self::Consent => &[Kind::Tenant],
+            Self::Consent | Self::History => &[Kind::Tenant],
             Self::Control => &Kind::ALL,
         }
     }
@@ -358,6 +365,7 @@ struct Probe<'a> {
     resources: [(Kind, Entity); 3],
     data: [Context; 2],
     consent: [Context; 2],
+    history: [Context; 2],
     control: Context,
     custody: Context,
 }
@@ -405,10 +413,14 @@ impl<'a> Probe<'a> {
         let consent = [&plain, &full_user].map(|user| entities::consent_context(Timestamp(0), user));
         let [without, with] = consent;
         let consent = [without?, with?];
+        let history = [
+            entities::history_context(Timestamp(0), None)?,
+            entities::history_context(Timestamp(0), Some(&full_user))?,
+        ];
         let control = entities::control_context(Timestamp(0), None)?;
         let named = Custody::parse("split(local:a,local:b)").map_err(|_| NotExpressible)?;
         let custody = entities::control_context(Timestamp(0), Some(&named))?;
-        Ok(Self { schema, workload, operator, resources, data, consent, control, custody })
+        Ok(Self { schema, workload, operator, resources, data, consent, history, control, custody })
     }
 
     /// Whether the schema allows the action on the kind of resource; an error if anything else does not fit.
@@ -416,6 +428,7 @@ impl<'a> Probe<'a> {
         let (principal, contexts) = match world {
             World::Data => (&self.workload, self.data.iter().collect()),
             World::Consent => (&self.workload, self.consent.iter().collect()),
+            World::History => (&self.workload, self.history.iter().collect()),
             World::Control if CUSTODY_ACTIONS.contains(&action) => (&self.operator, vec![&self.control, &self.custody]),
             World::Control => (&self.operator, vec![&self.control]),
         };

@@ -183,6 +183,12 @@ pub(super) fn consent_context(now: Timestamp, end_user: &EndUser) -> Result<Cont
     context([("now", datetime(now)?), ("endUser", claims(end_user, now)?)])
 }
 
+/// The context of reading a tenant's history.
+pub(super) fn history_context(now: Timestamp, end_user: Option<&EndUser>) -> Result<Context, NotExpressible> {
+    let user = end_user.map(|user| Ok(("endUser", claims(user, now)?))).transpose()?;
+    context([("now", datetime(now)?)].into_iter().chain(user))
+}
+
 /// An end user as a context says it.
 fn claims(user: &EndUser, now: Timestamp) -> Result<RestrictedExpression, NotExpressible> {
     let strings = |of: &BTreeSet<String>| RestrictedExpression::new_set(of.iter().map(|one| string(one)));

@@ -46,6 +46,7 @@ pub const GUARDS: &[Guard] = &[
     ),
     guard!("only-operators", true, "only operators are allowed any control action"),
     guard!("own-consents", false, "consents are a tenant's own people's, through workloads of the tenant"),
+    guard!("own-history", false, "what the log says of a tenant is for workloads of the tenant and its own people"),
 ];
 
 /// The property that no policy and no guard can fail to evaluate.

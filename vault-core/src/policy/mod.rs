@@ -28,11 +28,11 @@ mod tests;
 
 pub use action::{
     Action, ActivatePolicy, Approve, CancelApproval, ConsentAction, ControlAction, CreateDataset, CreateTenant,
-    DataAction, Decrypt, Encrypt, GetApproval, GetCharter, GetDataset, GetPolicy, GetScorecard, GetTenant,
-    GrantConsent, ListApprovals, ListConsents, ListDatasets, ListGrants, ListPolicies, ListTenants, Opens,
-    ProposeCharter, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys,
-    RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy, WithdrawConsent, is_release,
-    is_workloads_action,
+    DataAction, Decrypt, Encrypt, GetApproval, GetCharter, GetCheckpoint, GetConsistencyProof, GetDataset, GetInclusionProof,
+    GetPolicy, GetScorecard, GetTenant, GrantConsent, HistoryAction, ListAccesses, ListApprovals, ListConsents,
+    ListDatasets, ListEntries, ListGrants, ListPolicies, ListTenants, Opens, ProposeCharter, ProposePolicy, Reject, RequestGrant,
+    ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant,
+    SuspendTenant, ValidatePolicy, WithdrawConsent, is_release, is_workloads_action,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub(crate) use cedar::texts;
@@ -43,4 +43,6 @@ pub(crate) use entities::rfc3339;
 pub use guards::{GUARDS, GUARDS_REFUSE, Guard, NO_ERRORS, properties};
 pub use permit::Permit;
 pub use registry::{MAX_ENTRIES, MAX_REGISTRY, MAX_ROLES, MAX_TENANTS, Registry};
-pub use request::{ConsentFacts, ConsentRequest, ControlRequest, DataRequest, DatasetFacts, Facts, GrantFacts};
+pub use request::{
+    ConsentFacts, ConsentRequest, ControlRequest, DataRequest, DatasetFacts, Facts, GrantFacts, HistoryRequest,
+};

@@ -37,6 +37,20 @@ pub struct ConsentRequest {
     pub request: RequestId,
 }
 
+/// What a workload asks to read of a tenant's history; [`super::Authorizer::authorize_history`] says with which action.
+#[derive(Debug, Clone)]
+pub struct HistoryRequest {
+    /// The tenant whose history it is.
+    pub tenant: TenantId,
+    /// The end user for whom the workload asks, if there is one.
+    pub end_user: Option<Arc<EndUser>>,
+    /// The person whose data the accesses were to, if only those are asked for: for the audit entry as a pseudonym, no
+    /// policy reads it.
+    pub subject: Option<Subject>,
+    /// The call this belongs to.
+    pub request: RequestId,
+}
+
 /// What an operator asks for; [`super::Authorizer::authorize_control`] says with which action.
 #[derive(Debug, Clone)]
 pub struct ControlRequest {

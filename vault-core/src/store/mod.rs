@@ -175,6 +175,17 @@ pub struct Eviction {
     pub evicted: Option<Timestamp>,
 }
 
+/// The audit log of a gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogName {
+    /// Its name, as its checkpoints carry it.
+    pub origin: String,
+    /// The keys that verify its checkpoints (C2SP signed-note), the oldest first.
+    pub keys: Vec<String>,
+    /// The leaf hash of its first entry: tells it from another log of that name.
+    pub first: [u8; 32],
+}
+
 /// Durable rows with compare-and-swap.
 pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Reads one row, as the last acknowledged commit left it or a later one that is being acknowledged.
@@ -254,6 +265,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// [`Error::Unavailable`].
     fn tends(&self) -> BoxFuture<'_, Result<bool, Error>> {
         Box::pin(std::future::ready(Ok(true)))
+    }
+
+    /// All audit logs of gateways that work, or worked, on the same rows, this store's own first; with `enter` after making
+    /// that one known to the others. A store that shares its rows with nobody knows its own only.
+    ///
+    /// # Errors
+    /// [`Error::FailedPrecondition`] if another log has the same name; [`Error::Unavailable`]; [`Error::Corrupt`].
+    fn logs<'a>(&'a self, own: &'a LogName, enter: bool) -> BoxFuture<'a, Result<Vec<LogName>, Error>> {
+        let _ = enter;
+        Box::pin(std::future::ready(Ok(vec![own.clone()])))
     }
 
     /// For a store that shares its rows: has the watchers wipe everything, refuses data calls from then on, and tells the

@@ -58,7 +58,7 @@ impl About {
 
 impl Vault {
     /// Policy, intent, `work`, and the entry that it was executed; that entry is durable before the answer.
-    async fn operate<A: ControlAction, T>(
+    pub(super) async fn operate<A: ControlAction, T>(
         &self,
         call: &ControlCall<'_>,
         about: (Option<&TenantId>, Option<&DatasetId>),

@@ -88,6 +88,7 @@ mod data;
 mod denials;
 mod embedded;
 mod grants;
+mod history;
 mod in_force;
 mod policies;
 mod scorecard;
@@ -107,6 +108,7 @@ pub use consents::{ConsentCall, ConsentReceipt};
 pub use control::{ControlCall, CustodyChange};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
 pub use denials::{Denied, STRAYED};
+pub use history::{AccessCall, AccessPage, AccessQuery, AuditEntries, InclusionProof, LogFollower};
 pub use policies::ValidPolicy;
 pub use settings::{ApprovalSettings, LifecycleSettings};
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
@@ -155,6 +157,7 @@ pub struct Vault {
     charter: charter::Own,
     approvals: ApprovalSettings,
     due: Mutex<upkeep::DuePlaces>,
+    histories: Arc<history::Histories>,
     approvals_seen: Mutex<chores::ApprovalPlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
@@ -174,6 +177,7 @@ impl Vault {
         let (anchored, approvals_seen) = (Mutex::default(), Mutex::default());
         let (in_force, approvals, denials) = (None, ApprovalSettings::default(), denials::Denials::default());
         let charter = charter::Own::default();
+        let histories = Arc::new(history::Histories::of(&audit));
         Self {
             authorizer,
             audit,
@@ -186,6 +190,7 @@ impl Vault {
             approvals,
             due,
             approvals_seen,
+            histories,
             in_force,
         }
         .with_lifecycle(lifecycle)

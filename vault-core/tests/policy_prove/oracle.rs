@@ -106,6 +106,17 @@ pub(crate) fn trials() -> Vec<Trial> {
                 }
                 trials.push(trial);
             }
+            for user in users {
+                let mut context = json!({ "now": "2026-11-24T12:00:00Z" });
+                if let Some((of, mfa, fresh)) = user {
+                    context["endUser"] = end_user(of, mfa, fresh);
+                }
+                let mut trial = trial(&schema, (who, "ListAccesses", &resource), context, &dataset, false);
+                if operator || of == "foreign" || user.is_some_and(|(tenant, ..)| tenant != of) {
+                    trial.breaks.push("own-history");
+                }
+                trials.push(trial);
+            }
             for action in ["SuspendTenant", "GetTenant", "ShredTenant"] {
                 let context = json!({ "now": "2026-11-24T12:00:00Z" });
                 let mut trial = trial(&schema, (who, action, &resource), context, &dataset, false);

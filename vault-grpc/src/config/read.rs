@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
+use vault_core::id::DatasetId;
 use vault_core::principal::TrustDomain;
 
 use super::approvals::RawApprovals;
@@ -80,6 +81,9 @@ struct RawListener {
 struct RawAudit {
     dir: Text,
     key: Text,
+    shard: Option<Text>,
+    #[serde(default)]
+    shards: Vec<Text>,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
     #[serde(default)]
@@ -188,6 +192,8 @@ impl Reader<'_> {
             store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
+            audit_shard: raw.audit.shard.as_ref().map(|text| self.shard(text)).transpose()?,
+            audit_shards: self.files(&raw.audit.shards, "audit.shards")?,
             segments: segments::segments(self, raw.audit.segments.as_ref())?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
             sinks: sink::sinks(self, raw.audit.sink, environment)?,
@@ -216,6 +222,14 @@ impl Reader<'_> {
             return Err(self.refuse(raw.control.address.span().start, "control.address", why));
         }
         Ok(config)
+    }
+
+    /// The name of the gateway's audit log among those on the same store.
+    fn shard(&self, text: &Text) -> Result<String, ConfigError> {
+        // The alphabet of identifiers is one of origins', too.
+        DatasetId::parse(text.get_ref())
+            .map(|_| text.get_ref().clone())
+            .map_err(|_| self.refuse(text.span().start, "audit.shard", "must match [a-z0-9][a-z0-9._-]{0,62}"))
     }
 
     fn environment(&self, text: &Text) -> Result<Environment, ConfigError> {

@@ -77,6 +77,8 @@ impl Paths {
         paths.read.extend(SYSTEM.iter().map(PathBuf::from));
         paths.read.extend(config.hardening.read.iter().map(|file| file.path.clone()));
         paths.read.extend_from_slice(read);
+        // Directories, of which new tiles are read as they come.
+        paths.read.extend(config.audit_shards.iter().map(|dir| dir.path.clone()));
         for (_, dir) in written(config) {
             paths.list.push(directory(dir).to_owned());
             paths.write.push(dir.to_owned());

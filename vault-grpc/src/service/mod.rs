@@ -1,6 +1,8 @@
 //! The gRPC services: what each plane's listener answers, and who calls.
 
+pub mod access_log;
 pub mod approvals;
+pub mod audit;
 pub mod charters;
 pub mod consents;
 pub mod crypto;
@@ -19,7 +21,9 @@ use tonic::{Request, Status};
 use vault_core::error::Check;
 use vault_core::principal::{Operator, Workload};
 use vault_core::{Error, Vault};
+use vault_proto::v1::access_log_service_server::AccessLogServiceServer;
 use vault_proto::v1::approval_service_server::ApprovalServiceServer;
+use vault_proto::v1::audit_service_server::AuditServiceServer;
 use vault_proto::v1::charter_service_server::CharterServiceServer;
 use vault_proto::v1::consent_service_server::ConsentServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
@@ -37,6 +41,8 @@ use crate::status;
 
 /// How much larger than the largest request a data answer may be: by the envelopes and the audit receipts of a batch.
 const ANSWER_ROOM: usize = 512 << 10;
+/// How large a page of entries of the audit log may be.
+const MAX_HISTORY: usize = 4 << 20;
 
 /// What the data plane answers.
 pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits: &Limits) -> Routes {
@@ -46,7 +52,10 @@ pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits:
     let consents = ConsentServiceServer::new(consents::Consents::new(Arc::clone(vault), Arc::clone(end_users)))
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(crypto).add_service(consents)
+    let access_log = AccessLogServiceServer::new(access_log::AccessLog::new(Arc::clone(vault), Arc::clone(end_users)))
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(MAX_HISTORY);
+    Routes::new(crypto).add_service(consents).add_service(access_log)
 }
 
 /// What the control plane answers.
@@ -67,6 +76,9 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, scorecards: &Arc<Source>, limit
     let charters = CharterServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
+    let audit = AuditServiceServer::new(control.clone())
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(MAX_HISTORY);
     let policies = PolicyServiceServer::new(control)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
@@ -80,6 +92,7 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, scorecards: &Arc<Source>, limit
         .add_service(approvals)
         .add_service(charters)
         .add_service(policies)
+        .add_service(audit)
         .add_service(scorecards)
 }
 

@@ -50,7 +50,11 @@ pub(crate) fn patient(made: &Made) {
 
 /// The configuration of a gateway whose audit log lies in a directory of its own.
 pub(crate) fn configured(made: &Made, name: &str) -> PathBuf {
-    let text = fs::read_to_string(&made.config).unwrap().replacen("data/audit", &format!("{name}/audit"), 1);
+    let text = fs::read_to_string(&made.config).unwrap().replacen(
+        "dir = \"data/audit\"\n",
+        &format!("dir = \"{name}/audit\"\nshard = \"{name}\"\n"),
+        1,
+    );
     let text = text.replacen("kind = \"postgres\"\n", &format!("kind = \"postgres\"\ngateway = \"{name}\"\n"), 1);
     let config = made.config.with_file_name(format!("{name}.toml"));
     fs::write(&config, text).unwrap();

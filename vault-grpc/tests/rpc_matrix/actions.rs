@@ -8,11 +8,16 @@ use vault_proto::{Rpc, rpcs};
 
 /// RPC and action. One line for each RPC.
 const ACTIONS: &[(&str, &str)] = &[
+    ("AccessLogService.ListAccesses", "ListAccesses"),
     ("ApprovalService.ListApprovals", "ListApprovals"),
     ("ApprovalService.GetApproval", "GetApproval"),
     ("ApprovalService.Approve", "Approve"),
     ("ApprovalService.CancelApproval", "CancelApproval"),
     ("ApprovalService.Reject", "Reject"),
+    ("AuditService.GetCheckpoint", "GetCheckpoint"),
+    ("AuditService.ListEntries", "ListEntries"),
+    ("AuditService.GetInclusionProof", "GetInclusionProof"),
+    ("AuditService.GetConsistencyProof", "GetConsistencyProof"),
     ("ConsentService.GrantConsent", "GrantConsent"),
     ("ConsentService.WithdrawConsent", "WithdrawConsent"),
     ("ConsentService.ListConsents", "ListConsents"),

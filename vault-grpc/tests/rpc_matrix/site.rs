@@ -157,7 +157,7 @@ impl Site {
         let (provider, stranger) =
             (KeyPair::generate_for(&PKCS_ED25519).unwrap(), KeyPair::generate_for(&PKCS_ED25519).unwrap());
         let beside = |name: &str| made.config.with_file_name(name);
-        let all = r#"["writer", "reader", "rewrapper", "consent"]"#;
+        let all = r#"["writer", "reader", "rewrapper", "consent", "access-log"]"#;
         let own = r#"tenants = ["acme", "frozen", "ghost"]"#;
         let registry: String = [
             ("/m/full", own, all),

@@ -5,7 +5,7 @@ use super::{Outcome, TYPES};
 use crate::error::Error;
 use crate::id::RequestId;
 use crate::policy::action::*;
-use crate::policy::request::{ConsentRequest, ControlRequest, DataRequest};
+use crate::policy::request::{ConsentRequest, ControlRequest, DataRequest, HistoryRequest};
 use crate::policy::{Authorizer, Permit, Refusal};
 use crate::principal::{Operator, Workload};
 
@@ -29,10 +29,12 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
     by_name! {
         data: Encrypt Decrypt Rewrap;
         consent: GrantConsent WithdrawConsent ListConsents;
+        history: ListAccesses;
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
             CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject CancelApproval
             GetApproval RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy
-            ListPolicies GetCharter ProposeCharter GetScorecard;
+            ListPolicies GetCharter ProposeCharter GetScorecard GetCheckpoint ListEntries GetInclusionProof
+            GetConsistencyProof;
     }
 }
 
@@ -75,6 +77,20 @@ fn consent<A: ConsentAction>(authorizer: &Authorizer, scene: &Scene) -> Result<O
     };
     let who = Workload::for_rehearsal(scene.principal.clone());
     Ok(outcome(authorizer.authorize_consent::<A>(&who, request, scene.at)))
+}
+
+fn history<A: HistoryAction>(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
+    if is_operator(scene) {
+        return Ok(refused_by_types(OPERATOR_ASKS));
+    }
+    let request = HistoryRequest {
+        tenant: scene.tenant.clone().ok_or_else(|| missing(scene, "tenant", "reading a history needs a tenant"))?,
+        end_user: scene.end_user.clone(),
+        subject: scene.subject.clone(),
+        request: REQUEST,
+    };
+    let who = Workload::for_rehearsal(scene.principal.clone());
+    Ok(outcome(authorizer.authorize_history::<A>(&who, request, scene.at)))
 }
 
 fn control<A: ControlAction>(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
@@ -124,6 +140,7 @@ mod tests {
         for (actions, checks) in [
             (DATA_ACTIONS, ["registry", "types"]),
             (CONSENT_ACTIONS, ["registry", "types"]),
+            (HISTORY_ACTIONS, ["registry", "types"]),
             (CONTROL_ACTIONS, ["types", "policy"]),
         ] {
             for action in actions {

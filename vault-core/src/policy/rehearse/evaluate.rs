@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::ask::{is_operator, missing};
 use super::file::Scene;
 use crate::error::Error;
-use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS};
+use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS, HISTORY_ACTIONS};
 use crate::policy::authorizer::{NOT_EVALUATED, Verdict, decide};
 use crate::policy::cedar::Slice;
 use crate::policy::entities::{self, Asked, Kind, NotExpressible};
@@ -78,7 +78,8 @@ fn alone(set: &PolicySet, asking: &Asking, id: &str) -> Option<(Slice, Effect)> 
 /// The request in the engine's terms; `None` if the workload is in no registry entry, or the principal cannot ask.
 fn asking(registry: &Registry, scene: &Scene) -> Result<Option<Asking>, Error> {
     let named = |names: &'static [&'static str]| names.iter().copied().find(|name| *name == scene.action);
-    let (action, control) = match (named(CONTROL_ACTIONS), named(DATA_ACTIONS).or_else(|| named(CONSENT_ACTIONS))) {
+    let workloads = || [DATA_ACTIONS, CONSENT_ACTIONS, HISTORY_ACTIONS].into_iter().find_map(named);
+    let (action, control) = match (named(CONTROL_ACTIONS), workloads()) {
         (Some(action), _) => (action, true),
         (None, Some(action)) => (action, false),
         (None, None) => return Err(missing(scene, "action", "there is no such action")),
@@ -135,6 +136,9 @@ fn workload(registry: &Registry, scene: &Scene, action: &'static str) -> Result<
             end_user: scene.end_user.as_deref(),
         })?;
         (Kind::Dataset, context)
+    } else if HISTORY_ACTIONS.contains(&action) {
+        entities.push(entities::tenant(tenant, None)?);
+        (Kind::Tenant, entities::history_context(scene.at, scene.end_user.as_deref())?)
     } else {
         let end_user = scene.end_user.as_deref().ok_or(NotExpressible)?;
         entities.push(entities::tenant(tenant, None)?);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use ::cedar_policy::{Entities, Request, Schema};
 
 use super::*;
-use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS};
+use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS, HISTORY_ACTIONS};
 use crate::policy::entities::{self, Asked};
 use crate::policy::registry::Description;
 use crate::principal::{EndUser, Operator, Role};
@@ -26,9 +26,9 @@ const HEAD: &str = "\
 # Operators by the one role that the list of operators gives them (`-` none; `unlisted` in no list).
 # Part 2: the policies alone, without any guard in front of them, for every type of principal and every action.
 ";
-const ROLES: [&str; 6] = ["writer", "reader", "rewrapper", "consent", "writer+reader+rewrapper", "-"];
+const ROLES: [&str; 7] = ["writer", "reader", "rewrapper", "consent", "access-log", "writer+reader+rewrapper", "-"];
 /// The workload of part 2 has all of them.
-const ALL_ROLES: [&str; 4] = ["writer", "reader", "rewrapper", "consent"];
+const ALL_ROLES: [&str; 5] = ["writer", "reader", "rewrapper", "consent", "access-log"];
 
 const ALL: &[&str] = &["approver", "auditor", "author", "custodian", "viewer"];
 /// Which roles of operators are for which control action: whatever the baseline says, and no more.
@@ -61,6 +61,10 @@ const ROLES_OF: &[(&str, &[&str])] = &[
     ("ProposePolicy", &["author"]),
     ("ActivatePolicy", &["author"]),
     ("ProposeCharter", &["author"]),
+    ("GetCheckpoint", &["auditor"]),
+    ("ListEntries", &["auditor"]),
+    ("GetInclusionProof", &["auditor"]),
+    ("GetConsistencyProof", &["auditor"]),
 ];
 
 fn name(role: &str) -> String {
@@ -179,6 +183,21 @@ fn consent_rows<A: ConsentAction>(authorizer: &Authorizer, out: &mut String) {
     }
 }
 
+fn history_rows<A: HistoryAction>(authorizer: &Authorizer, out: &mut String) {
+    for role in ROLES.into_iter().chain(["unlisted"]) {
+        let who = Workload::for_test(&name(role));
+        for tenant in ["own", "foreign"] {
+            for (user, end_user) in end_users() {
+                let tenant_id = TenantId::parse(tenant).unwrap();
+                let request =
+                    HistoryRequest { tenant: tenant_id, end_user, subject: None, request: RequestId([0; 16]) };
+                let result = show(authorizer.authorize_history::<A>(&who, request, NOW));
+                writeln!(out, "{:<15} {role:<24} {tenant:<8} {user:<22} {result}", A::NAME).unwrap();
+            }
+        }
+    }
+}
+
 /// Operators by the one role that they have; one with none, and one in no list.
 fn operators() -> Vec<(String, Operator)> {
     let one = |role: Role| (format!("operator:{role}"), Operator::for_test_as(ALICE, "alice", &[role]));
@@ -219,7 +238,7 @@ fn engine_rows(out: &mut String) {
     let workload = entities::workload(&name("w"), &description, [&own]).unwrap();
     let operator = entities::operator(&Operator::for_test(ALICE)).unwrap();
     let user = EndUser::for_test("ann", "own", Some(NOW.plus_millis(1)));
-    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(HISTORY_ACTIONS).chain(CONTROL_ACTIONS) {
         let (data, consent) = (DATA_ACTIONS.contains(action), CONSENT_ACTIONS.contains(action));
         for (who, principal) in [("workload", &workload), ("operator", &operator)] {
             for tenant in [&own, &foreign] {
@@ -244,6 +263,8 @@ fn engine_rows(out: &mut String) {
                             })
                         } else if consent {
                             entities::consent_context(NOW, &user)
+                        } else if HISTORY_ACTIONS.contains(action) {
+                            entities::history_context(NOW, None)
                         } else {
                             entities::control_context(NOW, None)
                         };
@@ -288,6 +309,7 @@ fn table() -> String {
     consent_rows::<GrantConsent>(&authorizer, &mut out);
     consent_rows::<WithdrawConsent>(&authorizer, &mut out);
     consent_rows::<ListConsents>(&authorizer, &mut out);
+    history_rows::<ListAccesses>(&authorizer, &mut out);
     control_rows::<CreateTenant>(&authorizer, &mut out);
     control_rows::<GetTenant>(&authorizer, &mut out);
     control_rows::<ListTenants>(&authorizer, &mut out);
@@ -313,8 +335,12 @@ fn table() -> String {
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
+    control_rows::<GetCheckpoint>(&authorizer, &mut out);
+    control_rows::<ListEntries>(&authorizer, &mut out);
+    control_rows::<GetInclusionProof>(&authorizer, &mut out);
+    control_rows::<GetConsistencyProof>(&authorizer, &mut out);
     control_rows::<GetScorecard>(&authorizer, &mut out);
-    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
+    for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(HISTORY_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
     out += "\n## Part 2\n";
@@ -343,7 +369,7 @@ fn no_row_lets_the_wrong_one_through() {
     let allowed = |part: &str| part.lines().filter(|l| l.contains(" allow ")).map(str::to_owned).collect::<Vec<_>>();
     let (first, second) = (allowed(first), allowed(second));
     let of = |actions: &[&str], row: &str| actions.iter().any(|a| row.starts_with(&format!("{a} ")));
-    let (mut plain, mut demanding, mut consents, mut control) = (0, 0, 0, 0);
+    let (mut plain, mut demanding, mut consents, mut histories, mut control) = (0, 0, 0, 0, 0);
     for row in &first {
         let fields: Vec<_> = row.split_whitespace().collect();
         if of(DATA_ACTIONS, row) && ["public", "confidential", "restricted"].contains(&fields[1]) {
@@ -364,6 +390,10 @@ fn no_row_lets_the_wrong_one_through() {
             assert_eq!((fields[1], fields[2]), ("consent", "own"), "{row}");
             assert!(["user", "mfa", "fresh"].contains(&fields[3]), "{row}");
             assert!(!row.starts_with("Grant") || fields[3] == "fresh", "{row}");
+        } else if of(HISTORY_ACTIONS, row) {
+            histories += 1;
+            assert_eq!((fields[1], fields[2]), ("access-log", "own"), "{row}");
+            assert!(["none", "fresh"].contains(&fields[3]), "{row}");
         } else {
             control += 1;
             let role = fields[1].strip_prefix("operator:").unwrap();
@@ -377,6 +407,7 @@ fn no_row_lets_the_wrong_one_through() {
         "two that release nothing ask for nothing more, and Decrypt"
     );
     assert_eq!(consents, 1 + 3 + 3);
+    assert_eq!(histories, 2, "for nobody, and for somebody with fresh MFA");
     let by_role: usize = ROLES_OF.iter().map(|(_, roles)| roles.len()).sum();
     let on_two = ["Approve", "Reject", "CancelApproval", "GetApproval", "RotateDataKeys"];
     let again: usize =
@@ -384,7 +415,7 @@ fn no_row_lets_the_wrong_one_through() {
     assert_eq!(ROLES_OF.len(), CONTROL_ACTIONS.len());
     assert_eq!(control, by_role + again, "each control action by the roles that are for it; five on two kinds");
     for row in second {
-        let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
+        let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row) || of(HISTORY_ACTIONS, &row));
         assert_eq!(data || consent, row.contains(" workload "), "{row}");
         assert!(!data || (row.contains(" own ") && row.contains(" active ")), "{row}");
         assert!(!consent || row.contains(" own "), "{row}");

@@ -23,6 +23,7 @@ mod evictions;
 mod fault;
 mod fresh;
 mod gateways;
+mod logs;
 mod migrate;
 mod pool;
 mod rows;
@@ -49,7 +50,7 @@ use self::pool::Pool;
 use self::seal::Sealer;
 use self::watch::{Lease, Watch};
 use super::cache::RowCache;
-use super::{Anchor, BoxFuture, Eviction, Row, Scanned, Store, Table, Watcher, Write, check_batch};
+use super::{Anchor, BoxFuture, Eviction, LogName, Row, Scanned, Store, Table, Watcher, Write, check_batch};
 use crate::error::{Dependency, Error};
 use crate::kms::Roots;
 
@@ -246,6 +247,13 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let shared = Arc::clone(&self.shared);
             self.threads.run(async move { shared.tends().await }).await
+        })
+    }
+
+    fn logs<'a>(&'a self, own: &'a LogName, enter: bool) -> BoxFuture<'a, Result<Vec<LogName>, Error>> {
+        Box::pin(async move {
+            let (shared, own) = (Arc::clone(&self.shared), own.clone());
+            self.threads.run(async move { shared.logs(&own, enter).await }).await
         })
     }
 
