@@ -51,5 +51,9 @@ pub mod backup;
 
 pub mod vault;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use error::Error;
 pub use vault::Vault;
