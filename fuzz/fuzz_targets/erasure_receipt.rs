@@ -38,7 +38,7 @@ fuzz_target!(|input: Input<'_>| {
     assert!(ReceiptText::verify(input.text, &VERIFIER).is_err(), "of somebody who has no key");
     assert!(ProofText::parse(input.text).is_ok_and(|proof| proof.text() != input.text) == false);
     let time = || "2026-06-01T00:00:00.000Z".to_owned();
-    let (evicted, ended): (Vec<_>, Vec<_>) = input.gateways.iter().partition(|(evicted, _)| *evicted);
+    let (evicted, ended): (Vec<_>, Vec<_>) = input.gateways.iter().copied().partition(|(evicted, _)| *evicted);
     let name = |(_, number): (bool, u8)| format!("gw-{number}");
     let receipt = ReceiptText {
         instance: "shop-1".into(),

@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use vault_core::Error;
 use vault_core::audit::LogVerifier;
 use vault_core::bundle::{Bundle, PolicyFile, SignedBundle, Signers};
-use vault_core::id::Fingerprint;
+use vault_core::id::{Fingerprint, Reason};
 use vault_core::time::Timestamp;
 
 static KEYS: LazyLock<[Signer; 2]> = LazyLock::new(|| [Signer::new("ann", 1), Signer::new("ben", 2)]);
@@ -51,13 +51,14 @@ fuzz_target!(|input: Input<'_>| {
     decode(input.bytes);
     document(&String::from_utf8_lossy(input.bytes));
     let [comment, schema, registry] = input.texts;
+    let comment = if Reason::parse(comment).is_ok() { comment } else { "a change" };
     let mut policies: Vec<_> =
         input.policies.iter().map(|(n, text)| PolicyFile { name: format!("p{n}"), text: (*text).into() }).collect();
     policies.sort_by(|a, b| a.name.cmp(&b.name));
     policies.dedup_by(|a, b| a.name == b.name);
     let bundle = Bundle {
         instance: "shop-1".into(),
-        version: input.version,
+        version: input.version.max(1),
         previous: input.previous.map(Fingerprint),
         created: Timestamp(input.times.0),
         not_before: Timestamp(input.times.1),

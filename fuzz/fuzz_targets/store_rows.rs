@@ -45,7 +45,7 @@ impl Scene {
         let (bed, store) = (Bed::default(), MemoryStore::default());
         let roots = bed.roots();
         let vault = bed.open(Arc::new(store.clone()), Arc::clone(&roots));
-        for (tenant, datasets) in [("acme", &["customers", "orders"][..]), ("globex", &["customers"])] {
+        for (tenant, datasets) in [("acme", &["customers", "orders"][..]), ("globex", &["customers"][..])] {
             bed.create_tenant(&vault, tenant).unwrap();
             datasets.iter().for_each(|dataset| bed.create_dataset(&vault, tenant, dataset).unwrap());
         }

@@ -30,14 +30,14 @@ impl Signer {
 
     /// The verifier key.
     pub fn vkey(&self) -> String {
-        let key = [&[self.kind], self.key.public_key().as_ref()].concat();
+        let key = [&[self.kind][..], self.key.public_key().as_ref()].concat();
         format!("{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id()), STANDARD.encode(key))
     }
 
     /// The signature line of a text, with its newline.
     pub fn line(&self, text: &str) -> String {
         let signature = self.key.sign(text.as_bytes());
-        format!("\u{2014} {} {}\n", self.name, STANDARD.encode([&self.id(), signature.as_ref()].concat()))
+        format!("\u{2014} {} {}\n", self.name, STANDARD.encode([&self.id()[..], signature.as_ref()].concat()))
     }
 
     /// The cosignature line of a checkpoint's text, with its newline.
