@@ -16,7 +16,9 @@ use vault_core::id::{DatasetId, KeyId, KeyVersion, Purpose, Reason, Subject, Ten
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts, WrappingKey};
 use vault_core::kms::{EncryptionContext, Generated, RootError, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
-use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{
+    Operator, OperatorBundle, OperatorList, Person, Role, TrustDomain, Workload, WorkloadBundle,
+};
 use vault_core::secret::Key32;
 use vault_core::store::{BoxFuture, EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
@@ -131,12 +133,35 @@ impl Bed {
         cache: CacheSettings,
         tenants: &[TenantId],
     ) -> Self {
+        // Keys are what is measured here; kept decisions would be counted as theirs.
+        let authorizer = Authorizer::caching(PolicySet::baseline().unwrap(), registry(tenants), 0);
+        Self::open_on(Arc::new(OsFs), authorizer, clock, (dir, audit), cache)
+    }
+
+    /// As in production, but for the file system under the audit log.
+    pub fn logging_to(fs: Arc<dyn Fs>, dir: &Path, tenants: &[TenantId]) -> Self {
+        let cache = CacheSettings::default();
+        Self::open_on(fs, Self::authorizer(tenants), Arc::new(SystemClock), (dir, dir), cache)
+    }
+
+    /// Decides for the workloads of these tenants by the baseline, as a gateway does.
+    pub fn authorizer(tenants: &[TenantId]) -> Authorizer {
+        Authorizer::new(PolicySet::baseline().unwrap(), registry(tenants))
+    }
+
+    fn open_on(
+        audit_fs: Arc<dyn Fs>,
+        authorizer: Authorizer,
+        clock: Arc<dyn Clock>,
+        (dir, audit): (&Path, &Path),
+        cache: CacheSettings,
+    ) -> Self {
         let fs: Arc<dyn Fs> = Arc::new(OsFs);
         fs.create_dir_durable(dir).unwrap();
         fs.create_dir_durable(audit).unwrap();
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(Arc::clone(&fs), &dir.join("vault.redb")).unwrap());
         let signer = LogSigner::load_or_create(&*fs, &audit.join("audit.key"), "vault.example/bench").unwrap();
-        let (audit, _) = Log::open(fs, &audit.join("audit"), signer, Arc::clone(&clock)).unwrap();
+        let (audit, _) = Log::open(audit_fs, &audit.join("audit"), signer, Arc::clone(&clock)).unwrap();
         let keys = Keyring::new(KeyringParts {
             store: Arc::clone(&store),
             roots: Roots::single(BenchRoot::shared()).unwrap(),
@@ -144,8 +169,6 @@ impl Bed {
             cache,
             clock: Arc::clone(&clock),
         });
-        // Keys are what is measured here; kept decisions would be counted as theirs.
-        let authorizer = Authorizer::caching(PolicySet::baseline().unwrap(), registry(tenants), 0);
         let parts = VaultParts { authorizer, audit, keys: keys.unwrap(), clock };
         let (workloads, operators) = (Ca::new(), Ca::new());
         Self { vault: Arc::new(Vault::new(parts)), store, workloads, operators }
@@ -167,11 +190,14 @@ impl Bed {
         pollster::block_on(self.vault.create_dataset(&call(), about, None, None)).unwrap();
     }
 
-    /// An operator.
+    /// An operator with every role.
     pub fn operator(&self, name: &str) -> Operator {
         let bundle = OperatorBundle::new(TrustDomain::parse("ops.example").unwrap(), from_ref(&self.operators.0));
         let chain = self.operators.leaf(&format!("spiffe://ops.example/operator/{name}"));
-        Operator::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap()
+        let proven = Operator::verify(&chain, &bundle.unwrap(), SystemClock.now()).unwrap();
+        let (certificates, roles) = (vec![proven.id().clone()], Role::ALL.into());
+        let person = Person { id: name.to_owned(), certificates, tokens: Vec::new(), roles };
+        OperatorList::new("bench", 1, vec![person]).unwrap().admit(&proven, None).unwrap()
     }
 }
 

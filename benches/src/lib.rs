@@ -9,6 +9,7 @@ pub mod fill;
 pub mod lookup;
 
 pub mod policies;
+pub mod tree;
 
 use ring::aead::{AES_256_GCM, LessSafeKey, Nonce, UnboundKey};
 use vault_core::envelope::{Context, DataKey, Scope};

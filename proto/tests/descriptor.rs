@@ -23,6 +23,7 @@ const FILES: &[&str] = &[
     "vault/v1/grant.proto",
     "vault/v1/policy.proto",
     "vault/v1/receipt.proto",
+    "vault/v1/scorecard.proto",
 ];
 
 fn shipped() -> DescriptorPool {
@@ -78,6 +79,7 @@ fn the_check_covers_the_real_protocol() {
         "DatasetService",
         "GrantService",
         "PolicyService",
+        "ScorecardService",
         "TenantService",
     ];
     let expected = expected.map(str::to_owned);

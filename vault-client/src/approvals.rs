@@ -1,15 +1,15 @@
-//! What takes two operators: asking for it, and approving it.
+//! What takes more than one operator: asking for it, and approving it.
 
-use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::{
-    Approval, ApproveRequest, GetApprovalRequest, ListApprovalsRequest, ListApprovalsResponse, RejectRequest,
-    ShredSubjectRequest, ShredTenantRequest,
+    Approval, ApprovalState, ApproveRequest, CancelApprovalRequest, GetApprovalRequest, ListApprovalsRequest,
+    ListApprovalsResponse, RejectRequest, ShredSubjectRequest, ShredTenantRequest,
 };
 
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Asks for the destruction of all data keys of a subject. Nothing happens until another operator approves it.
@@ -38,7 +38,27 @@ impl OperatorClient {
     /// # Errors
     /// See the type.
     pub async fn list_approvals(&self, page_size: i32, page_token: &str) -> Result<ListApprovalsResponse, ClientError> {
-        let message = ListApprovalsRequest { page_size, page_token: page_token.into(), reason: String::new() };
+        self.find_approvals((ApprovalState::Unspecified, false), page_size, page_token).await
+    }
+
+    /// The same, only those in a state, or `Unspecified` for all; and if the other is true, only those that wait for the
+    /// caller. A page may hold less than was asked for and not be the last.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn find_approvals(
+        &self,
+        (state, waiting_for_me): (ApprovalState, bool),
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<ListApprovalsResponse, ClientError> {
+        let message = ListApprovalsRequest {
+            page_size,
+            page_token: page_token.into(),
+            reason: String::new(),
+            state: state.into(),
+            waiting_for_me,
+        };
         let request = self.limits.request(message, self.limits.unary)?;
         self.limits.answer(self.approvals().list_approvals(request)).await
     }
@@ -70,6 +90,16 @@ impl OperatorClient {
         an_approval(self.limits.answer(self.approvals().approve(request)).await?.approval)
     }
 
+    /// Takes back what is pending, or what is approved and waits for its time.
+    ///
+    /// # Errors
+    /// See the type.
+    pub async fn cancel_approval(&self, tenant: &str, approval: &str, reason: &str) -> Result<Approval, ClientError> {
+        let message = CancelApprovalRequest { tenant: tenant.into(), approval: approval.into(), reason: reason.into() };
+        let request = self.limits.request(message, self.limits.unary)?;
+        an_approval(self.limits.answer(self.approvals().cancel_approval(request)).await?.approval)
+    }
+
     /// Rejects what is pending.
     ///
     /// # Errors
@@ -80,7 +110,7 @@ impl OperatorClient {
         an_approval(self.limits.answer(self.approvals().reject(request)).await?.approval)
     }
 
-    fn approvals(&self) -> ApprovalServiceClient<Channel> {
+    fn approvals(&self) -> ApprovalServiceClient<ControlChannel> {
         self.approvals.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

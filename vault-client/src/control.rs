@@ -1,23 +1,27 @@
 //! The control plane, for operators.
 
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
+use vault_proto::v1::scorecard_service_client::ScorecardServiceClient;
 use vault_proto::v1::tenant_service_client::TenantServiceClient;
 use vault_proto::v1::{
-    CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
+    Approval, CreateDatasetRequest, CreateTenantRequest, Custody, Dataset, GetDatasetRequest, GetTenantRequest,
     ListDatasetsRequest, ListDatasetsResponse, ListTenantsRequest, ListTenantsResponse, ResumeTenantRequest,
     RotateDataKeysRequest, RotateTenantKeyRequest, RotateTenantKeyResponse, SuspendTenantRequest, Tenant,
 };
 
+use crate::approvals::an_approval;
 use crate::call::{ANSWER_ROOM, Limits};
 use crate::endpoint::Endpoint;
 use crate::error::ClientError;
+use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
-/// `PolicyService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
+/// `PolicyService`, `ScorecardService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
 /// `reason`, which is kept in the audit log.
 ///
 /// # Errors
@@ -25,12 +29,14 @@ use crate::error::ClientError;
 /// reached or did not answer in time, `Gateway` if it refused.
 #[derive(Debug, Clone)]
 pub struct OperatorClient {
-    tenants: TenantServiceClient<Channel>,
-    datasets: DatasetServiceClient<Channel>,
-    pub(crate) approvals: ApprovalServiceClient<Channel>,
-    pub(crate) grants: GrantServiceClient<Channel>,
-    pub(crate) policies: PolicyServiceClient<Channel>,
+    tenants: TenantServiceClient<ControlChannel>,
+    datasets: DatasetServiceClient<ControlChannel>,
+    pub(crate) approvals: ApprovalServiceClient<ControlChannel>,
+    pub(crate) grants: GrantServiceClient<ControlChannel>,
+    pub(crate) policies: PolicyServiceClient<ControlChannel>,
+    pub(crate) scorecards: ScorecardServiceClient<ControlChannel>,
     pub(crate) limits: Limits,
+    channel: Channel,
 }
 
 impl OperatorClient {
@@ -44,12 +50,27 @@ impl OperatorClient {
 
     /// Uses a channel that exists.
     pub fn from_channel(channel: Channel) -> Self {
-        let tenants = TenantServiceClient::new(channel.clone());
-        let datasets = DatasetServiceClient::new(channel.clone());
-        let approvals = ApprovalServiceClient::new(channel.clone());
-        let grants = GrantServiceClient::new(channel.clone());
-        let policies = PolicyServiceClient::new(channel);
-        Self { tenants, datasets, approvals, grants, policies, limits: Limits::default() }
+        Self::bringing(OperatorTokens::default(), channel)
+    }
+
+    fn bringing(tokens: OperatorTokens, channel: Channel) -> Self {
+        let through = || InterceptedService::new(channel.clone(), tokens.clone());
+        Self {
+            tenants: TenantServiceClient::new(through()),
+            datasets: DatasetServiceClient::new(through()),
+            approvals: ApprovalServiceClient::new(through()),
+            grants: GrantServiceClient::new(through()),
+            policies: PolicyServiceClient::new(through()),
+            scorecards: ScorecardServiceClient::new(through()),
+            limits: Limits::default(),
+            channel,
+        }
+    }
+
+    /// Brings a token with each call from here on, as a gateway demands that is told whose tokens prove operators.
+    #[must_use]
+    pub fn with_tokens(self, tokens: OperatorTokens) -> Self {
+        Self { limits: self.limits, ..Self::bringing(tokens, self.channel) }
     }
 
     /// Sets sizes and the deadline of calls from here on.
@@ -130,14 +151,14 @@ impl OperatorClient {
         a_tenant(self.limits.answer(self.tenants().suspend_tenant(request)).await?.tenant)
     }
 
-    /// Ends a suspension.
+    /// Asks for a suspension to be lifted. Nothing happens until others approve it.
     ///
     /// # Errors
     /// See the type.
-    pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Tenant, ClientError> {
+    pub async fn resume_tenant(&self, tenant: &str, reason: &str) -> Result<Approval, ClientError> {
         let message = ResumeTenantRequest { tenant: tenant.into(), reason: reason.into(), etag: String::new() };
         let request = self.limits.request(message, self.limits.unary)?;
-        a_tenant(self.limits.answer(self.tenants().resume_tenant(request)).await?.tenant)
+        an_approval(self.limits.answer(self.tenants().resume_tenant(request)).await?.approval)
     }
 
     /// Makes a new version of the tenant key, under the custody of the one before.
@@ -148,7 +169,8 @@ impl OperatorClient {
         self.rotate(tenant, None, reason).await
     }
 
-    /// Makes a new version of the tenant key under another custody.
+    /// Asks for a new version of the tenant key under another custody: nothing happens until others approve `approval` of
+    /// the answer. Under the custody that the tenant has, it is made at once.
     ///
     /// # Errors
     /// See the type.
@@ -251,11 +273,11 @@ impl OperatorClient {
         self.limits.answer(self.datasets().list_datasets(request)).await
     }
 
-    pub(crate) fn tenants(&self) -> TenantServiceClient<Channel> {
+    pub(crate) fn tenants(&self) -> TenantServiceClient<ControlChannel> {
         self.tenants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 
-    fn datasets(&self) -> DatasetServiceClient<Channel> {
+    fn datasets(&self) -> DatasetServiceClient<ControlChannel> {
         self.datasets.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

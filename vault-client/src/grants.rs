@@ -1,6 +1,5 @@
 //! Roles of a workload for a while: asking for them, ending them. [`OperatorClient::approve`] makes them.
 
-use tonic::transport::Channel;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::{
     Approval, Grant, GrantOrder, ListGrantsRequest, ListGrantsResponse, RequestGrantRequest, RevokeGrantRequest,
@@ -9,6 +8,7 @@ use vault_proto::v1::{
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Asks for a grant. Nothing happens until another operator approves it.
@@ -49,7 +49,7 @@ impl OperatorClient {
         self.limits.answer(self.grants().list_grants(request)).await
     }
 
-    fn grants(&self) -> GrantServiceClient<Channel> {
+    fn grants(&self) -> GrantServiceClient<ControlChannel> {
         self.grants.clone().max_decoding_message_size(self.limits.unary.saturating_add(ANSWER_ROOM))
     }
 }

@@ -28,8 +28,10 @@ mod data;
 mod endpoint;
 mod error;
 mod grants;
+mod operator_token;
 mod policies;
 mod receipt;
+mod scorecard;
 mod streams;
 mod value;
 
@@ -39,6 +41,7 @@ pub use control::OperatorClient;
 pub use data::VaultClient;
 pub use endpoint::Endpoint;
 pub use error::{ClientError, FieldViolation, Origin};
+pub use operator_token::OperatorTokens;
 pub use receipt::AuditReceipt;
 pub use streams::Streamed;
 pub use tonic::Code;

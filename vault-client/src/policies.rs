@@ -1,6 +1,5 @@
 //! Policy bundles, for operators.
 
-use tonic::transport::Channel;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
 use vault_proto::v1::{
     ActivatePolicyRequest, Approval, GetPolicyRequest, GetPolicyResponse, ListPoliciesRequest, ListPoliciesResponse,
@@ -11,6 +10,7 @@ use crate::approvals::an_approval;
 use crate::call::ANSWER_ROOM;
 use crate::control::OperatorClient;
 use crate::error::ClientError;
+use crate::operator_token::ControlChannel;
 
 impl OperatorClient {
     /// Says whether a policy bundle, given as its file, could come into force now.
@@ -63,7 +63,7 @@ impl OperatorClient {
         self.limits.answer(self.policies().list_policies(request)).await
     }
 
-    fn policies(&self) -> PolicyServiceClient<Channel> {
+    fn policies(&self) -> PolicyServiceClient<ControlChannel> {
         self.policies.clone().max_decoding_message_size(self.limits.batch.saturating_add(ANSWER_ROOM))
     }
 }

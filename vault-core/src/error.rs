@@ -117,6 +117,8 @@ impl fmt::Display for Unproven {
 pub enum Check {
     /// The certificate does not prove an identity this listener accepts.
     Identity,
+    /// The operator is in no list of operators.
+    Operator,
     /// The workload is in no registry entry, or the tenant is not in its entry.
     Registry,
     /// The policy set does not allow it, or could not be evaluated.
@@ -152,6 +154,7 @@ impl Check {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Identity => "identity",
+            Self::Operator => "operator",
             Self::Registry => "registry",
             Self::Policy => "policy",
             Self::Suspended => "suspended",

@@ -57,6 +57,14 @@ steps! {
     RewrapSeal = "rewrap-seal",
     /// The commit of what is to be approved.
     ShredAsk = "shred-ask",
+    /// The commit of a vote after which others have to approve it, too.
+    ApprovalVote = "approval-vote",
+    /// The commit of the last vote for what waits to be carried out.
+    ApprovalSchedule = "approval-schedule",
+    /// The commit that rejects or cancels.
+    ApprovalClose = "approval-close",
+    /// The commit that lifts a suspension.
+    TenantResume = "tenant-resume",
     /// The entry that it is approved.
     ShredApproving = "shred-approving",
     /// The commit that decides.

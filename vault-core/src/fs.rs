@@ -12,6 +12,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::sync::Arc;
 
 /// How to open a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +70,14 @@ pub trait File: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system reports.
     fn links(&self) -> io::Result<u64>;
+
+    /// Which file it is, whatever it is called: the numbers of its device and its inode.
+    ///
+    /// # Errors
+    /// As the operating system reports; [`io::ErrorKind::Unsupported`] where files have no numbers.
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// The permission bits, for example 0o600.
     ///
@@ -130,6 +139,9 @@ pub trait Fs: Send + Sync + fmt::Debug + 'static {
     /// [`io::ErrorKind::WouldBlock`] if another holds it, in this process or another; else as the operating system
     /// reports.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>>;
+
+    /// The same file system, for one who opens files later.
+    fn share(&self) -> Arc<dyn Fs>;
 }
 
 impl dyn Fs {
@@ -240,6 +252,10 @@ impl Fs for OsFs {
         FileExt::write_all_at(&file, format!("{}\n", process::id()).as_bytes(), 0)?;
         Ok(Box::new(OsLock { _file: file }))
     }
+
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(*self)
+    }
 }
 
 /// The lock goes with the file descriptor (`flock`), so with the process too.
@@ -276,6 +292,11 @@ impl File for OsFile {
 
     fn links(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.nlink())
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let metadata = self.0.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
     }
 
     fn mode(&self) -> io::Result<u32> {

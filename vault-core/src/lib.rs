@@ -43,6 +43,8 @@ pub mod proof;
 pub mod kms;
 pub mod store;
 
+pub mod charter;
+
 pub mod bundle;
 
 pub mod keys;

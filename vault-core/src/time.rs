@@ -1,5 +1,7 @@
 //! Instants, and where they come from.
 
+mod calendar;
+
 use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -11,7 +11,7 @@ use pollster::block_on;
 use simfs::{Fault, Rng, SimFs, SyncCall, SyncKind};
 use vault_core::Error;
 use vault_core::audit::{
-    Checkpoint, Log, LogSigner, LogVerifier, Options, Receipt, Recovery, SystemEvent, VerifyOptions, verify,
+    Checkpoint, Health, Log, LogSigner, LogVerifier, Options, Receipt, Recovery, SystemEvent, VerifyOptions, verify,
 };
 use vault_core::fs::{Fs, OsFs};
 use vault_core::secret::{LockPolicy, set_lock_policy};
@@ -23,6 +23,9 @@ mod simfs;
 const DIR: &str = "/data/audit";
 const ROUNDS: usize = 2;
 const APPENDS: u64 = 4;
+/// Segment sizes: all in one; a group or two in each.
+const WHOLE: u64 = u64::MAX;
+const CUT: u64 = 500;
 
 static KEY: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
 
@@ -44,7 +47,12 @@ fn open(fs: &SimFs) -> Result<Log, Error> {
 }
 
 fn open_recovering(fs: &SimFs) -> Result<(Log, Recovery), Error> {
-    let options = Options { checkpoint_every: Duration::ZERO, ..Options::default() };
+    open_sized(fs, WHOLE)
+}
+
+fn open_sized(fs: &SimFs, segment_size: u64) -> Result<(Log, Recovery), Error> {
+    let archive_retry = Duration::from_millis(1);
+    let options = Options { checkpoint_every: Duration::ZERO, segment_size, archive_retry, ..Options::default() };
     let fs: Arc<dyn Fs> = Arc::new(fs.clone());
     Log::open_with(fs, Path::new(DIR), signer(), Arc::new(SystemClock), options)
 }
@@ -54,16 +62,17 @@ fn append(log: &Log, count: u64) -> Result<Receipt, Error> {
 }
 
 /// Opens, appends, and stops by closing or by dropping, until the disk dies. Answers what was acknowledged.
-fn run(fs: &SimFs) -> Vec<Receipt> {
+fn run(fs: &SimFs, size: u64) -> Vec<Receipt> {
     let mut acknowledged = Vec::new();
     for round in 0..ROUNDS {
-        let Ok(log) = open(fs) else { break };
+        let Ok((log, _)) = open_sized(fs, size) else { break };
         for n in 0..APPENDS {
             match append(&log, n) {
                 Ok(receipt) => acknowledged.push(receipt),
                 Err(_) => return acknowledged,
             }
         }
+        archived(&log);
         if round == 0 {
             drop(log);
         } else if log.close().is_err() {
@@ -71,6 +80,17 @@ fn run(fs: &SimFs) -> Vec<Receipt> {
         }
     }
     acknowledged
+}
+
+/// Waits until what was sealed is archived, or cannot be.
+fn archived(log: &Log) {
+    loop {
+        let segments = log.segments();
+        if segments.archived == segments.open || segments.behind.is_some() || log.health() != Health::Good {
+            return;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// What the process showed to the world.
@@ -82,15 +102,29 @@ fn published(fs: &SimFs) -> Vec<Checkpoint> {
 
 /// What is wrong with the log that a crash left.
 fn verdict(fs: &SimFs, receipts: &[Receipt], outside: &[Checkpoint]) -> Result<(), String> {
-    let log = open(fs).map_err(|error| format!("does not open: {error}"))?;
+    verdict_sized(fs, WHOLE, receipts, outside)
+}
+
+fn verdict_sized(fs: &SimFs, size: u64, receipts: &[Receipt], outside: &[Checkpoint]) -> Result<(), String> {
+    let (log, _) = open_sized(fs, size).map_err(|error| format!("does not open: {error}"))?;
     append(&log, 9).map_err(|error| format!("does not go on: {error}"))?;
+    archived(&log);
     log.close().map_err(|error| format!("does not close: {error}"))?;
-    let options = VerifyOptions { outside: outside.to_vec(), receipts: receipts.to_vec() };
+    let options = VerifyOptions { outside: outside.to_vec(), receipts: receipts.to_vec(), ..VerifyOptions::default() };
     let report = verify(fs, Path::new(DIR), &verifier(), &options).map_err(|error| error.to_string())?;
     if report.is_sound() { Ok(()) } else { Err(report.to_string()) }
 }
 
 fn hunt(stride: usize, seeds: u64, suppress: Option<fn(&SyncCall<'_>) -> bool>) -> (Vec<String>, usize) {
+    hunt_sized(WHOLE, stride, seeds, suppress)
+}
+
+fn hunt_sized(
+    size: u64,
+    stride: usize,
+    seeds: u64,
+    suppress: Option<fn(&SyncCall<'_>) -> bool>,
+) -> (Vec<String>, usize) {
     let fresh = || {
         let fs = SimFs::new();
         if let Some(rule) = suppress {
@@ -99,18 +133,19 @@ fn hunt(stride: usize, seeds: u64, suppress: Option<fn(&SyncCall<'_>) -> bool>) 
         fs
     };
     let whole = fresh();
-    assert_eq!(run(&whole).len() as u64, ROUNDS as u64 * APPENDS);
+    assert_eq!(run(&whole, size).len() as u64, ROUNDS as u64 * APPENDS);
     assert_eq!(whole.suppressed() > 0, suppress.is_some());
     let mut losses = Vec::new();
     let mut crashes = 0;
     for op in (1..=whole.ops()).rev().step_by(stride) {
         let fs = fresh();
         fs.crash_at(op);
-        let receipts = run(&fs);
+        let receipts = run(&fs, size);
         let outside = published(&fs);
         for seed in 0..seeds {
             crashes += 1;
-            if let Err(what) = verdict(&fs.crash(Rng::new(op * 1000 + seed).next()), &receipts, &outside) {
+            let left = fs.crash(Rng::new(op * 1000 + seed).next());
+            if let Err(what) = verdict_sized(&left, size, &receipts, &outside) {
                 losses.push(format!("operation {op}, seed {seed}: {what}"));
             }
         }
@@ -126,6 +161,25 @@ fn every_acknowledged_entry_survives_every_crash() {
     let (losses, crashes) = hunt(1, 12, None);
     assert!(losses.is_empty(), "{losses:#?}");
     assert!(crashes > 500, "{crashes}");
+}
+
+/// The same with segments of a group or two each, sealed, archived and removed as fast as they come.
+#[test]
+fn nothing_is_lost_by_a_crash_while_segments_are_sealed_and_archived() {
+    let (losses, crashes) = hunt_sized(CUT, 1, 4, None);
+    assert!(losses.is_empty(), "{losses:#?}");
+    assert!(crashes > 800, "{crashes}");
+}
+
+#[test]
+fn without_the_syncs_of_archives_there_is_loss() {
+    let archive = |call: &SyncCall<'_>| call.path.to_string_lossy().ends_with(".gz.new");
+    assert!(!hunt_sized(CUT, 1, 6, Some(archive)).0.is_empty());
+}
+
+#[test]
+fn without_the_sync_of_a_new_segment_there_is_loss() {
+    assert!(!hunt_sized(CUT, 1, 6, Some(|call| on(call, "entries.log.next"))).0.is_empty());
 }
 
 fn on(call: &SyncCall<'_>, name: &str) -> bool {

@@ -20,7 +20,7 @@ use flaky::{Flaky, Mode, Told};
 use pollster::block_on;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::KeyVersion;
-use vault_core::keys::CacheSettings;
+use vault_core::keys::{ApprovalState, CacheSettings, Seen};
 use vault_core::kms::{
     Custody, EncryptionContext, Layer, RootError, RootEvent, RootId, RootKey, RootProvider, Roots, RootsBuilder,
     Wrapping,
@@ -28,7 +28,7 @@ use vault_core::kms::{
 use vault_core::policy::{BASELINE_POLICIES, BASELINE_SCHEMA, PolicySet, Source};
 use vault_core::store::{EmbeddedStore, Expect, Store, Table, Write};
 use vault_core::time::{ManualClock, SystemClock, Timestamp};
-use vault_core::vault::{DecryptRequest, EncryptRequest};
+use vault_core::vault::{CustodyChange, DecryptRequest, EncryptRequest};
 use vault_core::{Error, Vault};
 
 /// A directory, two people, and root keys.
@@ -83,10 +83,24 @@ impl Place {
     fn rotate(&self, vault: &Vault, custody: Option<&Custody>) -> Result<(KeyVersion, Custody), Error> {
         let (alice, reason) = (self.people.operator("alice"), because());
         let call = call(&alice, &reason);
+        let acme = tenant("acme");
         let done = match custody {
-            Some(custody) => block_on(vault.rotate_tenant_key_to(&call, &tenant("acme"), None, custody)),
-            None => block_on(vault.rotate_tenant_key(&call, &tenant("acme"), None)),
-        }?;
+            None => block_on(vault.rotate_tenant_key(&call, &acme, None))?,
+            Some(custody) => match block_on(vault.rotate_tenant_key_to(&call, &acme, None, custody))? {
+                CustodyChange::None(done) => done,
+                CustodyChange::Asked(before, asked) => {
+                    // Nothing has happened.
+                    let read = block_on(vault.get_tenant(&call, &acme)).unwrap();
+                    assert_eq!((&read, asked.state), (&before, ApprovalState::Pending));
+                    assert_ne!(&read.custody, custody);
+                    let seen = Seen { request_sha256: asked.request_sha256, subject: None };
+                    let bob = self.people.operator("bob");
+                    let call_of_bob = fixture::call(&bob, &reason);
+                    block_on(vault.approve(&call_of_bob, (&acme, asked.id), seen))?;
+                    block_on(vault.get_tenant(&call, &acme)).unwrap()
+                }
+            },
+        };
         Ok((done.key_version, done.custody))
     }
 

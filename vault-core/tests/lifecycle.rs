@@ -306,8 +306,8 @@ fn a_receipt_that_was_changed_is_refused() {
 }
 
 /// Dies at one commit, and looks at what the next process finds. True if it lived through.
-fn life_and_death(subject: Option<&'static str>, commits: i64, carried_out: bool) -> bool {
-    let scene = Scene::new();
+fn life_and_death((subject, delay): (Option<&'static str>, u64), commits: i64, carried_out: bool) -> bool {
+    let scene = Scene { delay, ..Scene::new() };
     let store = scene.store();
     let mortal = Arc::new(Mortal::new(Arc::clone(&store) as _, carried_out));
     let vault = scene.open(Arc::clone(&mortal) as _);
@@ -320,21 +320,27 @@ fn life_and_death(subject: Option<&'static str>, commits: i64, carried_out: bool
     result.is_ok()
 }
 
-fn dies_at_each_commit(subject: Option<&'static str>) {
+fn dies_at_each_commit(subject: Option<&'static str>, delay: u64) {
     for carried_out in [false, true] {
-        let lived = (0..40).position(|commits| life_and_death(subject, commits, carried_out));
+        let lived = (0..40).position(|commits| life_and_death((subject, delay), commits, carried_out));
         assert!(lived.is_some_and(|commits| commits >= 8), "{lived:?} commits");
     }
 }
 
 #[test]
 fn death_at_any_commit_of_rotation_and_a_subjects_shred_loses_nothing_and_brings_nothing_back() {
-    dies_at_each_commit(Some("mia"));
+    dies_at_each_commit(Some("mia"), 0);
 }
 
 #[test]
 fn death_at_any_commit_of_rotation_and_a_tenants_shred_loses_nothing_and_brings_nothing_back() {
-    dies_at_each_commit(None);
+    dies_at_each_commit(None, 0);
+}
+
+#[test]
+fn death_at_any_commit_from_the_vote_to_the_end_of_a_scheduled_shred_carries_it_out_once_and_in_its_time() {
+    dies_at_each_commit(Some("mia"), MINUTE);
+    dies_at_each_commit(None, MINUTE);
 }
 
 /// The store's disk forgets what was not synced, at moments spread evenly over all its operations:

@@ -26,14 +26,14 @@ use softhsm::{Hsm, PIN, with_tokens, write_pin};
 use vault_core::error::Dependency;
 use vault_core::fs::OsFs;
 use vault_core::id::KeyVersion;
-use vault_core::keys::CacheSettings;
+use vault_core::keys::{CacheSettings, Seen};
 use vault_core::kms::{
     Custody, EncryptionContext, Generated, IvSource, Layer, LocalRoot, MAX_INNER, Pkcs11Root, Pkcs11Settings,
     RootError, RootId, RootKey, Roots,
 };
 use vault_core::secret::Key32;
 use vault_core::time::SystemClock;
-use vault_core::vault::{DecryptRequest, EncryptRequest};
+use vault_core::vault::{CustodyChange, DecryptRequest, EncryptRequest};
 use vault_core::{Error, Vault};
 
 fn at(tenant_id: &str, version: u32, layer: Layer) -> EncryptionContext {
@@ -410,7 +410,11 @@ fn tenants_live_under_it_alone_split_and_replicated() {
 
         let needs = |custody: Custody, alone: [bool; 2]| {
             let both = vault(hsm, roots(true, true));
-            block_on(both.rotate_tenant_key_to(&call(&alice, &reason), &tenant("acme"), None, &custody)).unwrap();
+            let (acme, bob) = (tenant("acme"), people.operator("bob"));
+            let to = block_on(both.rotate_tenant_key_to(&call(&alice, &reason), &acme, None, &custody)).unwrap();
+            let CustodyChange::Asked(_, asked) = to else { panic!("{to:?}") };
+            let seen = Seen { request_sha256: asked.request_sha256, subject: None };
+            block_on(both.approve(&call(&bob, &reason), (&acme, asked.id), seen)).unwrap();
             assert_eq!(decrypt(&both, &envelope).unwrap(), b"in the module");
             drop(both);
             for (given, opens) in [((true, false), alone[0]), ((false, true), alone[1])] {

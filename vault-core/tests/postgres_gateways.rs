@@ -22,6 +22,7 @@ use vault_core::error::{Check, Dependency};
 use vault_core::id::KeyVersion;
 use vault_core::keys::ApprovalState;
 use vault_core::store::PostgresSettings;
+use vault_core::vault::ApprovalSettings;
 
 #[path = "common/fixture.rs"]
 mod fixture;
@@ -241,5 +242,66 @@ fn two_operators_at_once_lose_no_update() {
         assert_eq!(seen.key_version, KeyVersion(1 + rotations));
         assert_eq!(seen.revision, u64::from(1 + rotations + 2 * ROUNDS));
         gateway.until(&envelope, &Ok(()));
+    }
+}
+
+#[test]
+fn of_two_approvals_at_the_same_time_on_two_gateways_one_carries_it_out_and_two_that_are_demanded_both_count() {
+    for required in [1, 2] {
+        let Some(database) = Database::fresh() else { return };
+        let people = People::new();
+        let settings = ApprovalSettings { required, ..ApprovalSettings::default() };
+        let start = || Gateway::start(&people, &database.root, database.settings()).with_approvals(settings);
+        let (a, b) = (start(), start());
+        a.set_up();
+        let mia = a.encrypt(Some(MIA)).unwrap();
+        let asked = a.ask(MIA);
+        let carol = people.operator("carol");
+        let done = thread::scope(|scope| {
+            let by_bob = scope.spawn(|| a.approve(&asked));
+            let by_carol = scope.spawn(|| b.approve_as(&carol, &asked));
+            [by_bob.join().unwrap(), by_carol.join().unwrap()]
+        });
+        let good = done.iter().filter(|done| done.is_ok()).count();
+        assert_eq!(good, usize::from(required), "{done:?}");
+        assert!(done.iter().all(|done| matches!(done, Ok(_) | Err(Error::FailedPrecondition(_)))), "{done:?}");
+        let begun = Instant::now();
+        while a.found(&asked).state != ApprovalState::Executed {
+            block_on(a.vault.tend(|| true)).unwrap();
+            block_on(b.vault.tend(|| true)).unwrap();
+            assert!(begun.elapsed() < PATIENCE, "{:?}", a.found(&asked));
+        }
+        assert_eq!(b.found(&asked).votes.len(), usize::from(required));
+        assert_eq!(b.decrypt_of(Some(MIA), &mia), Err(Error::Unopenable));
+    }
+}
+
+#[test]
+fn a_scheduled_shred_is_carried_out_by_one_gateway_and_cancelled_by_another_it_is_by_none() {
+    let Some(database) = Database::fresh() else { return };
+    let people = People::new();
+    let settings = ApprovalSettings { shred_delay_millis: 1500, ..ApprovalSettings::default() };
+    let start = || Gateway::start(&people, &database.root, database.settings()).with_approvals(settings);
+    let (a, b) = (start(), start());
+    a.set_up();
+    let (mia, noa) = (a.encrypt(Some(MIA)).unwrap(), a.encrypt(Some("noa")).unwrap());
+    let (of_mia, of_noa) = (a.ask(MIA), a.ask("noa"));
+    for asked in [&of_mia, &of_noa] {
+        assert_eq!(a.approve(asked).unwrap().state, ApprovalState::Scheduled);
+    }
+    let cancelled = block_on(b.vault.cancel_approval(&call(&b.alice, &b.reason), Some(&tenant("acme")), of_noa.id));
+    assert_eq!(cancelled.unwrap().state, ApprovalState::Cancelled);
+    b.decrypt_of(Some(MIA), &mia).unwrap();
+    let begun = Instant::now();
+    while b.found(&of_mia).state != ApprovalState::Executed {
+        let tended = [&a, &b].map(|gateway| block_on(gateway.vault.tend(|| true)).unwrap());
+        assert!(tended.iter().all(|tended| tended.failed == 0), "{tended:?}");
+        assert!(begun.elapsed() < PATIENCE, "{:?}", b.found(&of_mia));
+        thread::sleep(Duration::from_millis(20));
+    }
+    assert!(begun.elapsed() >= Duration::from_millis(1000), "before its time");
+    for gateway in [&a, &b] {
+        assert_eq!(gateway.decrypt_of(Some(MIA), &mia), Err(Error::Unopenable));
+        gateway.decrypt_of(Some("noa"), &noa).unwrap();
     }
 }

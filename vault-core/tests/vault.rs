@@ -10,7 +10,7 @@ mod pki;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fixture::{People, because, call, context, dataset, fresh, open_vault, open_vault_with, target, tenant};
+use fixture::{People, because, call, context, dataset, fresh, open_vault, open_vault_with, resume, target, tenant};
 use pollster::block_on;
 use vault_core::audit::{LogVerifier, VerifyOptions, verify};
 use vault_core::envelope::{Context, Header};
@@ -138,7 +138,7 @@ fn a_suspended_tenant_is_refused_at_once_and_others_are_not() {
     assert_eq!(decrypt(&vault, &billing, &globex, &of_globex).unwrap(), b"g");
     let request = EncryptRequest { target: &acme, context: &context(), plaintext: b"x" };
     assert_eq!(block_on(vault.encrypt(&billing, request)).err(), Some(Error::Denied(Check::Suspended)));
-    block_on(vault.resume_tenant(&call(&alice, &reason), &tenant("acme"), None)).unwrap();
+    resume(&vault, (&alice, &people.operator("bob")), "acme").unwrap();
     assert_eq!(decrypt(&vault, &billing, &acme, &of_acme).unwrap(), b"a");
 }
 

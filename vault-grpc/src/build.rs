@@ -6,25 +6,30 @@ mod roots;
 use std::fmt;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use vault_core::audit::{Log, LogSigner, Recovery};
+use vault_core::audit::{Log, LogSigner, Options, Recovery, has_signed_last};
 use vault_core::bundle::{BundleRef, PolicyTrust, ProofCheck, Provers, SignedBundle, Signers};
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::Fingerprint;
 use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
 use vault_core::policy::{Authorizer, BASELINE_SCHEMA, MAX_REGISTRY, PolicySet, Registry, Source};
+use vault_core::principal::OperatorList;
 use vault_core::store::{Anchor, Store};
 use vault_core::time::SystemClock;
-use vault_core::vault::VaultParts;
+use vault_core::vault::{CharterStanding, VaultParts};
 use vault_core::{Error, Vault};
 
 pub use roots::{Absent, roots};
 
+use crate::charter;
 use crate::config::{self, Config, ConfigError, NamedFile, Policy, cannot_read};
 use crate::end_users::EndUsers;
 use crate::hardening;
+use crate::operators;
 use crate::release;
+use crate::sinks::Sinks;
 use crate::store;
 use crate::telemetry::{Event, log};
 use crate::tls::Materials;
@@ -32,6 +37,8 @@ use crate::witness::Witnesses;
 
 /// Longest schema or policy file, in bytes.
 const MAX_POLICY: u64 = 256 * 1024;
+/// Most lines of a charter that a message repeats.
+const MOST_CHANGES: usize = 20;
 
 /// Why the gateway does not start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +153,24 @@ pub fn signer(config: &Config) -> Result<LogSigner, ConfigError> {
     if mode & 0o077 != 0 {
         return Err(file.error(format!("mode {:04o} lets others read it; it must be 0600", mode & 0o7777)));
     }
-    LogSigner::load(&OsFs, &file.path, &config.log_origin()).map_err(|error| file.error(error))
+    let load = |path: &Path| LogSigner::load(&OsFs, path, &config.log_origin());
+    let signer = load(&file.path).map_err(|error| file.error(error))?;
+    // A rotation that was cut off between the log and the file: the log says which key is in force.
+    let next = next_key(config);
+    if OsFs.exists(&next) {
+        let next = load(&next).map_err(|error| file.error(format!("{}: {error}", next.display())))?;
+        if has_signed_last(&OsFs, &config.audit_dir.path, next.verifier()).map_err(|error| file.error(error))? {
+            return Ok(next);
+        }
+    }
+    Ok(signer)
+}
+
+/// Where the next signing key of the audit log waits for its rotation.
+pub fn next_key(config: &Config) -> PathBuf {
+    let mut path = config.audit_key.path.clone();
+    path.as_mut_os_string().push(".next");
+    path
 }
 
 /// What `check` says is in order.
@@ -173,8 +197,11 @@ pub fn check(config: &Config) -> Result<Checked, ConfigError> {
     let signer = signer(config)?;
     policy_trust(config, &signer)?;
     EndUsers::load(config)?;
+    operators::list(config, signer.verifier())?;
+    operators::keys(config)?;
     executable(config)?;
     Witnesses::load(config, signer.verifier())?;
+    Sinks::load(config, signer.verifier())?;
     Ok(Checked { policies: set.ids().len(), workloads: registry.len() })
 }
 
@@ -213,6 +240,37 @@ pub fn require_store(config: &Config) -> Result<(), ConfigError> {
     }
 }
 
+/// The keys of a configuration, whose store is opened for somebody who only counts what is in it; the audit log is left
+/// alone.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where; also if a gateway has the store open.
+pub fn keyring(config: &Config) -> Result<Arc<Keyring>, StartError> {
+    require_store(config)?;
+    let roots = roots(config, Absent::Tolerated)?;
+    let store = store::open(config, &roots, None)?;
+    Ok(keyring_of(config, store, roots)?)
+}
+
+fn keyring_of(
+    config: &Config,
+    store: Arc<dyn Store>,
+    roots: Arc<vault_core::kms::Roots>,
+) -> Result<Arc<Keyring>, Error> {
+    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    Keyring::new(KeyringParts {
+        store,
+        roots,
+        instance: config.instance.clone(),
+        cache: CacheSettings {
+            capacity: config.cache.capacity,
+            ttl_millis: millis(config.cache.ttl),
+            idle_millis: millis(config.cache.idle),
+        },
+        clock: Arc::new(SystemClock),
+    })
+}
+
 /// The audit log of a configuration, opened or made, and the state of the store that it recorded last.
 ///
 /// # Errors
@@ -225,7 +283,16 @@ fn recovered(config: &Config) -> Result<(Log, Recovery), StartError> {
     let signer = signer(config)?;
     let fs: Arc<dyn Fs> = Arc::new(OsFs);
     fs.create_dir_durable(&config.audit_dir.path).map_err(|e| config.audit_dir.error(e.kind()))?;
-    let (audit, recovery) = Log::open(fs, &config.audit_dir.path, signer, Arc::new(SystemClock))?;
+    let segments = &config.segments;
+    let absolute = |archive: &NamedFile| std::path::absolute(&archive.path).map_err(|e| archive.error(e.kind()));
+    let options = Options {
+        segment_size: segments.size,
+        segment_age: segments.age,
+        archive: segments.archive.as_ref().map(absolute).transpose()?,
+        await_cosignatures: config.witnesses.iter().any(|witness| witness.mandatory.is_some()),
+        ..Options::default()
+    };
+    let (audit, recovery) = Log::open_with(fs, &config.audit_dir.path, signer, Arc::new(SystemClock), options)?;
     log(&Event::AuditOpened { entries: recovery.entries, cut: recovery.cut.map_or(0, |cut| cut.bytes) });
     Ok((audit, recovery))
 }
@@ -245,21 +312,14 @@ fn assemble(config: &Config, (set, registry): (PolicySet, Registry), absent: Abs
     hardening::check_memory(config.environment)?;
     let (audit, recovery) = recovered(config)?;
     let store = store::open(config, &roots, recovery.anchor)?;
-    let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let keys = Keyring::new(KeyringParts {
-        store,
-        roots,
-        instance: config.instance.clone(),
-        cache: CacheSettings {
-            capacity: config.cache.capacity,
-            ttl_millis: millis(config.cache.ttl),
-            idle_millis: millis(config.cache.idle),
-        },
-        clock: Arc::new(SystemClock),
-    })?;
+    let keys = keyring_of(config, store, roots)?;
     let authorizer = Authorizer::new(set, registry);
     let parts = VaultParts { authorizer, audit, keys, clock: Arc::new(SystemClock) };
-    Ok(Assembled { vault: Vault::new(parts).with_lifecycle(config.lifecycle), trust, recovery })
+    Ok(Assembled {
+        vault: Vault::new(parts).with_lifecycle(config.lifecycle).with_approvals(config.approvals),
+        trust,
+        recovery,
+    })
 }
 
 /// Waits for something that brings what threads it needs, on a thread that may block.
@@ -284,14 +344,50 @@ pub fn install_policy(config: &Config, signed: &SignedBundle) -> Result<BundleRe
     installed
 }
 
+/// Holds the configuration against the charter in force.
+fn adopt_charter(config: &Config, vault: &Vault) -> Result<(), StartError> {
+    let own = charter::of(config)?;
+    match waited(vault.adopt_charter(&own, !config.charter_enforced))? {
+        CharterStanding::InForce => Ok(()),
+        CharterStanding::Differs(changes) => Err(differs(config, &changes).into()),
+    }
+}
+
+/// Says how a configuration differs from what operators agreed on.
+pub(crate) fn differs(config: &Config, changes: &[String]) -> ConfigError {
+    let shown: Vec<&str> = changes.iter().take(MOST_CHANGES).map(String::as_str).collect();
+    let more = if changes.len() > MOST_CHANGES { "\n  …" } else { "" };
+    let why = format!(
+        "differs from the charter in force, which only an approval changes (docs/charter.md):\n  {}{more}",
+        shown.join("\n  ")
+    );
+    ConfigError::new(config.file.display().to_string(), why)
+}
+
 /// The vault of a configuration: opens store and audit log, or makes them where there are none.
 ///
 /// # Errors
 /// [`StartError`]: what is wrong, and where.
 pub fn vault(config: &Config) -> Result<Vault, StartError> {
+    let signer = signer(config)?;
+    vault_for(config, &operators::list(config, signer.verifier())?)
+}
+
+/// The same, for these operators. A list that is older than one that was in force before is refused.
+///
+/// # Errors
+/// [`StartError`]: what is wrong, and where.
+pub fn vault_for(config: &Config, operators: &OperatorList) -> Result<Vault, StartError> {
     let Assembled { vault, trust, recovery } = assemble(config, policies(config)?, Absent::Tolerated)?;
+    if let Some(named) = &config.operators.list
+        && let Err(error) = operators.check_follows(recovery.operators)
+    {
+        vault.close()?;
+        return Err(named.file.error(error).into());
+    }
     let unsigned = trust.signers.is_empty();
     let vault = waited(vault.adopt_policies(trust, recovery.policy))?;
+    adopt_charter(config, &vault)?;
     match vault.policy_bundle() {
         Some(bundle) => log(&Event::Policies { version: bundle.version, epoch: vault.authorizer().epoch() }),
         None if unsigned => log(&Event::Notice(

@@ -1,16 +1,22 @@
 //! The command line. Exit codes: 0 good, 1 not good, 2 wrong usage.
 
+mod approval;
 mod audit;
 mod backup;
 mod bundle;
 mod commands;
+mod connect;
 #[cfg(feature = "dev")]
 mod demo;
 #[cfg(feature = "dev")]
 mod failpoint;
+mod operators;
 mod policy;
 mod print;
+mod remote;
+mod scorecard;
 mod serve;
+mod tenant;
 mod witness;
 
 use std::path::PathBuf;
@@ -98,15 +104,26 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Tenants and their keys, at a running gateway.
+    #[command(subcommand)]
+    Tenant(Box<tenant::TenantCommand>),
+    /// What takes more than one operator, at a running gateway.
+    #[command(subcommand)]
+    Approval(Box<approval::ApprovalCommand>),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// The policies.
     #[command(subcommand)]
     Policy(Box<policy::PolicyCommand>),
+    /// The list of operators.
+    #[command(subcommand)]
+    Operators(operators::OperatorsCommand),
     /// A witness of audit logs, for somebody else than who runs the log.
     #[command(subcommand)]
     Witness(witness::WitnessCommand),
+    /// What a security team reports each quarter: computed by a running gateway, or from the files of one that is stopped.
+    Scorecard(Box<scorecard::ScorecardArgs>),
     /// Erasure receipts.
     #[command(subcommand)]
     Receipt(ReceiptCommand),
@@ -162,8 +179,12 @@ pub(crate) fn run() -> ExitCode {
         Command::Check { config, release, key } => commands::check(config.as_deref(), release.zip(key)),
         Command::Backup { config, out } => backup::backup(&config, &out),
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
+        Command::Tenant(command) => tenant::run(*command),
+        Command::Approval(command) => approval::run(*command),
         Command::Audit(command) => audit::run(command),
+        Command::Operators(command) => operators::run(command),
         Command::Witness(command) => witness::run(command),
+        Command::Scorecard(args) => scorecard::scorecard(&args),
         Command::Policy(command) => policy::run(*command),
         Command::Receipt(ReceiptCommand::Verify { file, key }) => commands::receipt_verify(&file, &key),
     }

@@ -1,17 +1,22 @@
 //! The configuration: typed TOML, unknown keys refused, every error with file, line and what is expected there.
 
+mod approvals;
 #[cfg(feature = "aws")]
 mod aws;
+mod charter;
 mod end_users;
 mod hardening;
 mod lifecycle;
 mod limits;
+mod operators;
 mod pinned;
 mod policy;
 mod prove;
 mod read;
 mod release;
 mod roots;
+mod segments;
+mod sink;
 mod store;
 mod witness;
 
@@ -21,14 +26,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use vault_core::audit::LogVerifier;
-use vault_core::vault::LifecycleSettings;
+use vault_core::vault::{ApprovalSettings, LifecycleSettings};
 
-pub use end_users::{EndUserIssuer, IssuerKeys, KeysUrl};
+pub use end_users::{IssuerKeys, KeysUrl, TokenIssuer};
 pub use hardening::{Demand, Hardening};
 pub use limits::Limits;
+pub use operators::{Operators, OperatorsFile};
 pub use pinned::PinnedUrl;
 pub use release::Release;
 pub use roots::{CustodyNames, NamedRoot, Pkcs11, Root, Roots};
+pub use segments::Segments;
+pub use sink::{Fields, LogSink, SinkTarget, Syslog};
 pub use store::{Postgres, PostgresAddress, Store};
 pub use witness::LogWitness;
 
@@ -186,8 +194,12 @@ pub struct Config {
     pub audit_dir: NamedFile,
     /// The audit log's signing key (mode 0600).
     pub audit_key: NamedFile,
+    /// Bounds of the audit log's segments, and where they are archived.
+    pub segments: Segments,
     /// Who is asked to cosign the audit log's checkpoints.
     pub witnesses: Vec<LogWitness>,
+    /// Who else gets every entry of the audit log.
+    pub sinks: Vec<LogSink>,
     /// The root keys.
     pub roots: Roots,
     /// How AWS KMS is asked; `None` if it is not.
@@ -195,8 +207,12 @@ pub struct Config {
     pub aws: Option<vault_core::kms::aws::AwsKmsSettings>,
     /// The policies and the registry.
     pub policy: Policy,
+    /// Whether the charter changes by approval only; not asked for in development.
+    pub charter_enforced: bool,
     /// Whose tokens prove end users; with none, every token is refused.
-    pub end_users: Vec<EndUserIssuer>,
+    pub end_users: Vec<TokenIssuer>,
+    /// Who operates the vault.
+    pub operators: Operators,
     /// Bounds of connections and calls.
     pub limits: Limits,
     /// Bounds of the key cache.
@@ -207,6 +223,8 @@ pub struct Config {
     pub hardening: Hardening,
     /// How long keys and approvals live.
     pub lifecycle: LifecycleSettings,
+    /// How many people it takes to approve something, and how long a shred waits then.
+    pub approvals: ApprovalSettings,
     /// The release that this executable has to be; `None` asks for none.
     pub release: Option<Release>,
     /// Whether log lines are JSON (the default in production) or for people.
@@ -234,6 +252,11 @@ impl Config {
     /// The first thing that is not acceptable.
     pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigError> {
         read::read(text, file)
+    }
+
+    /// Whether a policy bundle needs a proof to come into force: a prover's, or the gateway's own.
+    pub fn demands_proof(&self) -> bool {
+        self.policy.prove.is_some() || !self.policy.provers.is_empty()
     }
 
     /// The name of the audit log, as its checkpoints and verifier key carry it.

@@ -113,7 +113,7 @@ pub fn plaintext(bytes: SecretBytes) -> Bytes {
     Bytes::from_owner(Wiped(bytes))
 }
 
-fn timestamp(at: Timestamp) -> vault_proto::Timestamp {
+pub(crate) fn timestamp(at: Timestamp) -> vault_proto::Timestamp {
     vault_proto::Timestamp {
         seconds: i64::try_from(at.secs()).unwrap_or(i64::MAX),
         // Below a second, hence in range.

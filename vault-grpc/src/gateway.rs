@@ -12,19 +12,25 @@ use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
-use vault_core::audit::{Health, SystemEvent};
-use vault_core::principal::{Operator, Workload};
+use vault_core::audit::{Health, LogVerifier, SystemEvent};
+use vault_core::principal::{Operator, OperatorList, Workload};
 use vault_core::time::{Clock, SystemClock};
+use vault_core::vault::CharterStanding;
 use vault_core::{Error, Vault};
 
 use crate::build::{self, StartError};
+use crate::charter;
 use crate::config::{Config, ConfigError};
 use crate::end_users::{self, EndUsers};
 use crate::listener::{self, Phase, Shared};
+use crate::metrics::inventory::{self, Inventory};
 use crate::metrics::{self, Metrics, render};
-use crate::plane::Principal;
+use crate::operators::{self, Operators};
+use crate::plane::{Admission, Principal};
 use crate::refusals::Refusals;
+use crate::scorecard;
 use crate::service;
+use crate::sinks::{self, Sinks};
 use crate::telemetry::{Event, log};
 use crate::tls::{Current, Material, Materials};
 use crate::witness::Witnesses;
@@ -46,8 +52,13 @@ const AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// Names of the health service besides the empty one, which stands for the whole gateway.
 const DATA_SERVICE: &str = "vault.v1.CryptoService";
-const CONTROL_SERVICES: [&str; 4] =
-    ["vault.v1.TenantService", "vault.v1.DatasetService", "vault.v1.ApprovalService", "vault.v1.PolicyService"];
+const CONTROL_SERVICES: [&str; 5] = [
+    "vault.v1.TenantService",
+    "vault.v1.DatasetService",
+    "vault.v1.ApprovalService",
+    "vault.v1.PolicyService",
+    "vault.v1.ScorecardService",
+];
 
 /// A running gateway. End it with [`Self::shutdown`]; one that is only dropped is cut off as by a crash, which loses
 /// nothing that was acknowledged.
@@ -61,6 +72,8 @@ pub struct Gateway {
     data: Arc<Current<Workload>>,
     control: Arc<Current<Operator>>,
     end_users: Arc<EndUsers>,
+    operators: Arc<Operators>,
+    log_key: LogVerifier,
     refusals: Arc<Refusals>,
     phase: watch::Sender<Phase>,
     listeners: Vec<JoinHandle<()>>,
@@ -73,9 +86,15 @@ impl Gateway {
     /// # Errors
     /// [`StartError`]: what is wrong, and where. Nothing is listening then.
     pub async fn start(config: Config) -> Result<Self, StartError> {
+        let charter = charter::of(&config)?;
         let materials = Materials::load(&config)?;
         let end_users = Arc::new(EndUsers::load(&config)?);
-        let witnesses = Witnesses::load(&config, build::signer(&config)?.verifier())?;
+        let log_key = build::signer(&config)?.verifier().clone();
+        let witnesses = Arc::new(Witnesses::load(&config, &log_key)?);
+        let sinks = Sinks::load(&config, &log_key)?;
+        let (list, keys) = (operators::list(&config, &log_key)?, operators::keys(&config)?);
+        let refusals = Arc::new(Refusals::default());
+        let operators = Arc::new(Operators::new(list, keys, Arc::clone(&refusals)));
         // Both addresses first: a gateway that cannot listen leaves store and log as they were.
         let (data_tcp, control_tcp) = (bind(&config, true).await?, bind(&config, false).await?);
         let metrics_tcp = match config.metrics {
@@ -83,40 +102,71 @@ impl Gateway {
             None => None,
         };
         let metrics_addr = metrics_tcp.as_ref().and_then(|tcp| tcp.local_addr().ok());
-        let building = config.clone();
-        let vault = spawn_blocking(move || build::vault(&building)).await.map_err(|_| {
+        let (building, list) = (config.clone(), operators.list());
+        let vault = spawn_blocking(move || build::vault_for(&building, &list)).await.map_err(|_| {
             StartError::Config(ConfigError::new(config.file.display().to_string(), "opening the vault panicked"))
         })??;
+        let patience = sinks.patience();
+        sinks.attach(&vault)?;
+        sinks::ready(&vault, patience).await;
         let vault = Arc::new(vault);
+        charter::unchanged(&config, &charter)?;
+        operators::tell(&config, &operators.list());
+        if config.operators.list.is_some() {
+            // Who could call is in the log before anybody can.
+            vault.audit().system(SystemEvent::Operators(operators.list().reference())).await?;
+        }
         let (phase, watching) = watch::channel(Phase::Open);
-        let refusals = Arc::new(Refusals::default());
         let metrics = Arc::new(Metrics::default());
         let reporter = HealthReporter::new();
         let data = Arc::new(Current::new(materials.data));
         let control = Arc::new(Current::new(materials.control));
         let data_routes = with_health(service::data_routes(&vault, &end_users, &config.limits), &reporter);
-        let control_routes = with_health(service::control_routes(&vault, &config.limits), &reporter);
+        let scorecards = Arc::new(scorecard::Source::new(&config, &log_key, &witnesses, (&data, &control)));
+        let control_routes = with_health(service::control_routes(&vault, &scorecards, &config.limits), &reporter);
         set_health(&reporter, is_serving(&vault)).await;
-        let shared = |routes| (config.limits, routes, Arc::clone(&refusals), Arc::clone(&metrics), watching.clone());
-        let (data_addr, data_task) = listen(data_tcp, &data, shared(data_routes))?;
-        let (control_addr, control_task) = listen(control_tcp, &control, shared(control_routes))?;
+        let shared = |routes| Sharing {
+            limits: config.limits,
+            routes,
+            refusals: Arc::clone(&refusals),
+            metrics: Arc::clone(&metrics),
+            vault: Arc::clone(&vault),
+            phase: watching.clone(),
+        };
+        let admission: Arc<dyn Admission<Operator>> = operators.clone();
+        let (data_addr, data_task) = listen(data_tcp, &data, None, shared(data_routes))?;
+        let (control_addr, control_task) = listen(control_tcp, &control, Some(admission), shared(control_routes))?;
         let mut background = vec![
             tokio::spawn(watch_health(Arc::clone(&vault), reporter, watching)),
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
         ];
+        if !config.sinks.is_empty() {
+            background.push(tokio::spawn(sinks::tell(Arc::downgrade(&vault))));
+        }
         if config.policy.prove.is_some() {
             background.push(tokio::spawn(prepare_policies(Arc::clone(&vault))));
         }
         background.extend(end_users.fetch());
+        background.extend(operators.fetch());
         background.extend(witnesses.ask(&vault));
         if let Some(tcp) = metrics_tcp {
+            let inventory = Arc::new(Inventory::default());
+            let (told, from, log_key) = (Arc::clone(&inventory), Arc::downgrade(&vault), log_key.clone());
+            background.push(tokio::spawn(inventory::follow(told, from, log_key)));
+            let planes = (Arc::clone(&data), Arc::clone(&control));
             let (metrics, refusals, vault) = (Arc::clone(&metrics), Arc::clone(&refusals), Arc::downgrade(&vault));
             let end_users = Arc::clone(&end_users);
             let render = move || {
                 let told = vault.upgrade();
-                let told = told.map(|vault| render(&metrics, &refusals, &end_users, &vault) + &witnesses.render());
+                let told = told.map(|vault| {
+                    let ends = scorecard::endings(&planes.0.load(), &planes.1.load());
+                    let mut told = render(&metrics, &refusals, &end_users, &vault) + &witnesses.render();
+                    told.push_str(&sinks::render(&vault.audit().sinks()));
+                    told.push_str(&inventory::render(&inventory, &vault, &refusals, &ends));
+                    told
+                });
                 told.unwrap_or_default()
             };
             background.push(tokio::spawn(metrics::serve(tcp, Arc::new(render))));
@@ -131,6 +181,8 @@ impl Gateway {
             data,
             control,
             end_users,
+            operators,
+            log_key,
             refusals,
             phase,
             listeners,
@@ -158,8 +210,8 @@ impl Gateway {
         &self.vault
     }
 
-    /// Reads certificates, keys, bundles, revocation lists, policies, registry and issuers' key files again, from the
-    /// files that the configuration named at the start, and puts all of it in force, or none. New handshakes use it at once; open
+    /// Reads certificates, keys, bundles, revocation lists, policies, registry, the list of operators and issuers' key files
+    /// again, from the files that the configuration named at the start, and puts all of it in force, or none. New handshakes use it at once; open
     /// connections go on unless their certificate is refused now. Where policy signers are configured, policies and
     /// registry are left alone: they come by bundle. Answers the policy epoch.
     ///
@@ -167,18 +219,36 @@ impl Gateway {
     /// The first file that is not acceptable; what was in force stays.
     pub async fn reload(&self) -> Result<u64, ConfigError> {
         let config = self.config.clone();
-        let signed = !config.policy.signers.is_empty();
+        let (signed, log_key) = (!config.policy.signers.is_empty(), self.log_key.clone());
         let loading = spawn_blocking(move || {
+            let charter = charter::of(&config)?;
             let policies = if signed { None } else { Some(build::policies(&config)?) };
-            Ok((Materials::load(&config)?, policies, end_users::file_keys(&config)?))
+            let keys = (end_users::file_keys(&config)?, operators::file_keys(&config)?);
+            let loaded = (Materials::load(&config)?, policies, keys, operators::list(&config, &log_key)?);
+            charter::unchanged(&config, &charter)?;
+            Ok((charter, loaded))
         });
         let place = || self.config.file.display().to_string();
-        let (materials, policies, keys) =
+        let (charter, (materials, policies, keys, list)) =
             loading.await.map_err(|_| ConfigError::new(place(), "reading the files panicked"))??;
+        if let Some(named) = &self.config.operators.list {
+            let before = self.operators.list().reference();
+            list.check_follows(Some(before)).map_err(|error| named.file.error(error))?;
+        }
+        let standing = self.vault.adopt_charter(&charter, !self.config.charter_enforced).await;
+        if let CharterStanding::Differs(changes) =
+            standing.map_err(|error| ConfigError::new(place(), error.to_string()))?
+        {
+            return Err(build::differs(&self.config, &changes));
+        }
+        self.record(&list).await?;
         let swapped = policies.map(|(set, registry)| self.vault.authorizer().swap(set, registry));
         self.data.replace(materials.data);
         self.control.replace(materials.control);
-        self.end_users.put(keys);
+        self.end_users.put(keys.0);
+        self.operators.put(keys.1);
+        operators::tell(&self.config, &list);
+        self.operators.replace(list);
         if let Some(epoch) = swapped
             && let Err(error) = self.vault.audit().system(SystemEvent::PolicyEpoch(epoch)).await
         {
@@ -187,6 +257,15 @@ impl Gateway {
         let epoch = self.vault.authorizer().epoch();
         log(&Event::Reloaded { epoch });
         Ok(epoch)
+    }
+
+    /// Records a list of operators that is about to come into force.
+    async fn record(&self, list: &OperatorList) -> Result<(), ConfigError> {
+        if self.config.operators.list.is_none() {
+            return Ok(());
+        }
+        let recorded = self.vault.audit().system(SystemEvent::Operators(list.reference())).await;
+        recorded.map(drop).map_err(|error| ConfigError::new("the audit log", error.to_string()))
     }
 
     /// Stops: no new connections, a GOAWAY to those that are open, their calls finish within `limits.drain_timeout_ms`,
@@ -267,15 +346,26 @@ async fn bind_to(config: &Config, address: SocketAddr, key: &str) -> Result<TcpL
     })
 }
 
-type Sharing = (crate::config::Limits, Routes, Arc<Refusals>, Arc<Metrics>, watch::Receiver<Phase>);
+/// What a listener shares with the rest, whichever its plane.
+struct Sharing {
+    limits: crate::config::Limits,
+    routes: Routes,
+    refusals: Arc<Refusals>,
+    metrics: Arc<Metrics>,
+    vault: Arc<Vault>,
+    phase: watch::Receiver<Phase>,
+}
 
 fn listen<P: Principal>(
     tcp: TcpListener,
     current: &Arc<Current<P>>,
-    (limits, routes, refusals, metrics, phase): Sharing,
+    admission: Option<Arc<dyn Admission<P>>>,
+    sharing: Sharing,
 ) -> Result<(SocketAddr, JoinHandle<()>), StartError> {
     let address = tcp.local_addr().map_err(|_| ConfigError::new(P::PLANE, "the listener has no address"))?;
-    let shared = Shared { current: Arc::clone(current), limits, routes: routes.prepare(), refusals, metrics, phase };
+    let Sharing { limits, routes, refusals, metrics, vault, phase } = sharing;
+    let (current, routes) = (Arc::clone(current), routes.prepare());
+    let shared = Shared { current, limits, routes, admission, refusals, metrics, vault, phase };
     let task = tokio::spawn(listener::run(tcp, Arc::new(shared)));
     log(&Event::Listening { plane: P::PLANE, address });
     Ok((address, task))
@@ -388,8 +478,15 @@ async fn prepare_policies(vault: Arc<Vault>) {
 async fn tell_refusals(vault: Arc<Vault>, refusals: Arc<Refusals>) {
     let mut ticks = interval(Duration::from_secs(1));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut behind = None;
     loop {
         ticks.tick().await;
+        // Each reason once, until it is over.
+        let now = vault.audit().segments().behind;
+        if let Some(why) = now.filter(|_| behind != now) {
+            log(&Event::Warning(why));
+        }
+        behind = now;
         tell_once(&vault, &refusals).await;
         anchor(&vault).await;
     }

@@ -16,6 +16,7 @@ mod syscalls;
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use rustix::fs::Mode;
@@ -35,6 +36,39 @@ pub use files::Paths;
 /// # Errors
 /// [`Error::Unavailable`] if the operating system refuses either: then the gateway does not start.
 pub fn apply() -> Result<(), Error> {
+    deny_reading()?;
+    UNDUMPABLE.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+static UNDUMPABLE: AtomicBool = AtomicBool::new(false);
+static LANDLOCK: AtomicBool = AtomicBool::new(false);
+static SECCOMP: AtomicBool = AtomicBool::new(false);
+
+/// What this process has denied itself, as the kernel said it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct State {
+    /// No core dumps; others of the same user cannot read its memory.
+    pub undumpable: bool,
+    /// Files that are not named cannot be opened.
+    pub landlock: bool,
+    /// System calls that serving does not need are denied.
+    pub seccomp: bool,
+    /// Keys are in memory that is not swapped out.
+    pub locked: bool,
+}
+
+/// What is in force now.
+pub fn state() -> State {
+    State {
+        undumpable: UNDUMPABLE.load(Ordering::Relaxed),
+        landlock: LANDLOCK.load(Ordering::Relaxed),
+        seccomp: SECCOMP.load(Ordering::Relaxed),
+        locked: secret::status().unlocked == 0,
+    }
+}
+
+fn deny_reading() -> Result<(), Error> {
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)
         .map_err(|_| Error::unavailable(Dependency::Memory, "core dumps could not be forbidden"))?;
@@ -116,7 +150,9 @@ fn restrict(config: &Config, read: &[PathBuf]) -> Result<Confined, ConfigError> 
     };
     let paths = Paths::of(config, read)?;
     held(privileges::drop_all(listens_below_1024(config)))?;
-    held(files::restrict(&paths))?;
+    let restricted = files::restrict(&paths);
+    LANDLOCK.store(restricted.is_ok(), Ordering::Relaxed);
+    held(restricted)?;
     let syscalls = syscalls::Allowed {
         programs: !paths.execute.is_empty(),
         modules: config.roots.roots.iter().any(|root| matches!(root.root, Root::Pkcs11(_))),
@@ -137,7 +173,10 @@ impl Confined {
     /// [`ConfigError`] if the kernel does not do it and it is required.
     pub fn seal(self) -> Result<(), ConfigError> {
         match (syscalls::restrict(self.syscalls), self.demand) {
-            (Ok(()), _) => Ok(()),
+            (Ok(()), _) => {
+                SECCOMP.store(true, Ordering::Relaxed);
+                Ok(())
+            }
             (Err(why), Demand::Required) => Err(ConfigError::new(self.place, format!("\"required\", but {why}"))),
             (Err(why), Demand::BestEffort) => {
                 log(&Event::Unhardened { what: "seccomp", why });

@@ -7,13 +7,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use vault_core::Error;
 use vault_core::audit::LogSigner;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::kms::LocalRoot;
 use vault_core::policy::{BASELINE_POLICIES, BASELINE_SCHEMA};
+use vault_core::principal::{IdentityError, OperatorList, Person, Role, SpiffeId, TokenName};
 use vault_core::vault::new_request_id;
 
 use crate::config::{ConfigError, log_origin};
+use crate::operators::sign;
 use crate::pki::{Ca, Leaf};
 
 /// The workloads' trust domain of a development PKI.
@@ -25,8 +28,18 @@ pub const WORKLOADS: [(&str, &str, &str, &str); 2] = [
     ("billing", "/ns/shop/sa/billing", "acme", r#"["writer", "reader", "rewrapper"]"#),
     ("storefront", "/ns/shop/sa/storefront", "globex", r#"["writer", "reader"]"#),
 ];
-/// The operator for whom `init` issues a certificate.
+/// The operator who does in the demo what takes one.
 pub const OPERATOR: &str = "alice";
+/// The people of the list of operators that `init` signs: id, certificates by the name in their SPIFFE ID, roles. There is
+/// nobody else: who is to operate a vault stands in its list. Two can ask for what takes two, and three can approve it.
+pub const OPERATORS: [(&str, &[&str], &[Role]); 4] = [
+    ("alice", &["alice", "alice-2"], &[Role::Approver, Role::Auditor, Role::Author, Role::Custodian]),
+    ("bob", &["bob"], &[Role::Approver, Role::Author, Role::Custodian]),
+    ("carol", &["carol"], &[Role::Approver, Role::Auditor]),
+    ("dave", &["dave"], &[Role::Viewer]),
+];
+/// Whose tokens name those people, by their id, where a configuration of development demands tokens.
+pub const OPERATOR_ISSUER: &str = "https://operators.dev.example";
 
 /// What `init` made.
 #[derive(Debug)]
@@ -75,8 +88,9 @@ pub fn init(dir: &Path, data_port: u16, control_port: u16) -> Result<Made, Confi
     for (name, path, ..) in WORKLOADS {
         issue(name, &workload_ca, &Leaf::client(name, &format!("spiffe://{WORKLOAD_DOMAIN}{path}")))?;
     }
-    let operator = format!("spiffe://{OPERATOR_DOMAIN}/operator/{OPERATOR}");
-    issue(&format!("operator-{OPERATOR}"), &operator_ca, &Leaf::client(OPERATOR, &operator))?;
+    for name in OPERATORS.iter().flat_map(|(_, names, _)| *names) {
+        issue(&format!("operator-{name}"), &operator_ca, &Leaf::client(name, &operator_id(name)))?;
+    }
     write("certs/vault.binpb", vault_proto::FILE_DESCRIPTOR_SET)?;
     write("policies/schema.cedarschema", BASELINE_SCHEMA.text.as_bytes())?;
     write("policies/baseline.cedar", BASELINE_POLICIES.text.as_bytes())?;
@@ -86,8 +100,34 @@ pub fn init(dir: &Path, data_port: u16, control_port: u16) -> Result<Made, Confi
     let instance: String = "dev-".chars().chain(id.to_string().chars().filter(|c| *c != '-').take(8)).collect();
     let signer = LogSigner::create(fs, &dir.join("audit.key"), &log_origin(&instance)).map_err(|e| failed(&e))?;
     write("audit.vkey", format!("{}\n", signer.verifier().vkey()).as_bytes())?;
-    write("vault.toml", configuration(&instance, data_port, control_port).as_bytes())?;
+    let owner = LogSigner::create(fs, &dir.join("owner.key"), &format!("{instance}/owner")).map_err(|e| failed(&e))?;
+    let vkey = owner.verifier().vkey();
+    write("owner.key.pub", format!("{vkey}\n").as_bytes())?;
+    write(
+        "operators.note",
+        sign(&operators(&instance).map_err(|e| failed(&e))?, &owner).map_err(|e| failed(&e))?.as_bytes(),
+    )?;
+    write("vault.toml", configuration(&instance, &vkey, data_port, control_port).as_bytes())?;
     Ok(Made { config: dir.join("vault.toml"), workload_ca, operator_ca, server_ca })
+}
+
+/// The SPIFFE ID of an operator of a development PKI.
+pub fn operator_id(name: &str) -> String {
+    format!("spiffe://{OPERATOR_DOMAIN}/operator/{name}")
+}
+
+/// The list of [`OPERATORS`], in its first version.
+///
+/// # Errors
+/// [`Error::Invalid`] if the instance is none.
+pub fn operators(instance: &str) -> Result<OperatorList, Error> {
+    let people = OPERATORS.iter().map(|(id, names, roles)| {
+        let token = TokenName { issuer: OPERATOR_ISSUER.to_owned(), subject: (*id).to_owned() };
+        let certificates = names.iter().map(|name| SpiffeId::parse(&operator_id(name)).map_err(IdentityError::from));
+        let (certificates, roles) = (certificates.collect::<Result<_, _>>()?, roles.iter().copied().collect());
+        Ok(Person { id: (*id).to_owned(), certificates, tokens: vec![token], roles })
+    });
+    OperatorList::new(instance, 1, people.collect::<Result<_, Error>>()?)
 }
 
 fn check_empty(dir: &Path) -> Result<(), ConfigError> {
@@ -120,7 +160,7 @@ fn registry() -> String {
     text
 }
 
-fn configuration(instance: &str, data_port: u16, control_port: u16) -> String {
+fn configuration(instance: &str, owner: &str, data_port: u16, control_port: u16) -> String {
     format!(
         r#"# Made by `vault-grpc init` for development. Relative paths start from this file's directory.
 environment = "dev"
@@ -144,6 +184,12 @@ key = "certs/gateway.key"
 client_ca = "certs/operator-ca.pem"
 crls = []
 trust_domain = "{OPERATOR_DOMAIN}"
+
+# Who operates this vault, signed with owner.key. `vault-grpc operators sign` signs another list; docs/operators.md says how
+# operators bring tokens, too.
+[operators]
+list = "operators.note"
+owner = "{owner}"
 
 [store]
 path = "data/vault.redb"

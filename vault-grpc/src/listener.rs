@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tonic::service::Routes;
+use vault_core::Vault;
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
-use crate::plane::{Caller, Principal};
+use crate::plane::{Admission, Caller, Principal};
 use crate::refusals::Refusals;
 use crate::tls::{Current, reason_of};
 
@@ -47,8 +48,11 @@ pub(crate) struct Shared<P: Principal> {
     pub(crate) current: Arc<Current<P>>,
     pub(crate) limits: Limits,
     pub(crate) routes: Routes,
+    /// What a call has to bring beside the connection's certificate; `None` for nothing.
+    pub(crate) admission: Option<Arc<dyn Admission<P>>>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) vault: Arc<Vault>,
     pub(crate) phase: watch::Receiver<Phase>,
 }
 

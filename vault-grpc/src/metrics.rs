@@ -1,6 +1,7 @@
 //! What the gateway counts: calls, connections, refusals, keys in memory, the audit log. Names and labels are decided at
 //! compile time and the rest are numbers, so a metric can carry no data and names no tenant.
 
+pub(crate) mod inventory;
 mod render;
 mod server;
 
@@ -94,6 +95,20 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    fn rpc(&self) -> Option<&'static Rpc> {
+        rpcs().get(self.index)
+    }
+
+    /// The plane that answers it.
+    pub(crate) fn plane(&self) -> &'static str {
+        self.rpc().map_or("none", |rpc| plane_name(rpc.plane))
+    }
+
+    /// Its name.
+    pub(crate) fn method(&self) -> &'static str {
+        self.rpc().map_or("none", |rpc| rpc.method)
+    }
+
     /// Takes the status from the headers of an answer, or from its trailers.
     pub(crate) fn answered(&mut self, headers: &http::HeaderMap) {
         if let Some(status) = headers.get("grpc-status") {

@@ -67,7 +67,17 @@ impl std::error::Error for NotReleased {}
 
 /// The public key that releases are signed with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReleaseKey(PublicKey);
+pub struct ReleaseKey {
+    key: PublicKey,
+    /// As minisign prints it.
+    line: String,
+}
+
+impl fmt::Display for ReleaseKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line)
+    }
+}
 
 impl ReleaseKey {
     /// A key from the one line that minisign prints, or from the text of its `.pub` file.
@@ -77,7 +87,9 @@ impl ReleaseKey {
     pub fn parse(text: &str) -> Result<Self, NotReleased> {
         let text = text.trim();
         let key = if text.contains('\n') { PublicKey::decode(text) } else { PublicKey::from_base64(text) };
-        key.map(Self).map_err(|_| NotReleased::Key)
+        // The comment above it says nothing.
+        let line = text.lines().last().unwrap_or_default().trim().to_owned();
+        key.map(|key| Self { key, line }).map_err(|_| NotReleased::Key)
     }
 
     /// A key, given as its text or as a file that holds it.
@@ -136,7 +148,7 @@ fn verify_texts(
     version: &str,
 ) -> Result<(), NotReleased> {
     let signature = Signature::decode(signature).map_err(|_| NotReleased::Malformed)?;
-    key.0.verify(list.as_bytes(), &signature, false).map_err(|_| NotReleased::Signature)?;
+    key.key.verify(list.as_bytes(), &signature, false).map_err(|_| NotReleased::Signature)?;
     let mut comment = signature.trusted_comment().split(' ');
     if comment.next() != Some(PROJECT) || comment.next() != Some(version) {
         return Err(NotReleased::OtherVersion);

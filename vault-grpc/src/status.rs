@@ -6,6 +6,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use vault_core::Error;
 use vault_core::error::Dependency;
+use vault_core::principal::OperatorTokenError;
 use vault_core::store::OUTCOME_UNKNOWN;
 use vault_proto::v1::ItemError;
 
@@ -49,6 +50,14 @@ fn late(reason: &'static str, message: &'static str) -> Status {
     let mut details = ErrorDetails::new();
     details.set_error_info(reason, DOMAIN, HashMap::new());
     Status::with_error_details(Code::DeadlineExceeded, message, details)
+}
+
+/// An operator's call that is not taken for one: the reason names the rule of the token that was broken.
+pub(crate) fn no_operator(rule: OperatorTokenError) -> Status {
+    let mut details = ErrorDetails::new();
+    let metadata = HashMap::from([("check".to_owned(), "token".to_owned())]);
+    details.set_error_info(rule.name().to_ascii_uppercase(), DOMAIN, metadata);
+    Status::with_error_details(Code::Unauthenticated, rule.message(), details)
 }
 
 /// An error as the status of a call.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use vault_core::Error;
 use vault_core::id::Fingerprint;
 use vault_core::kms::RootId;
+use vault_core::principal::ListRef;
 use vault_core::time::{Clock, SystemClock};
 
 use crate::config::ConfigError;
@@ -115,6 +116,13 @@ pub enum Event {
         /// True if it does.
         serving: bool,
     },
+    /// A list of operators is in force.
+    Operators {
+        /// Which.
+        list: ListRef,
+        /// How many there are.
+        people: usize,
+    },
     /// An issuer of end users' tokens has other keys from here on.
     IssuerKeys {
         /// Which, as configured.
@@ -133,6 +141,17 @@ pub enum Event {
     Witness {
         /// Its name, as configured.
         witness: String,
+        /// Why, decided at compile time.
+        why: &'static str,
+    },
+    /// A sink of the audit log does not take entries, or does again.
+    AuditSink {
+        /// Its name, as configured.
+        sink: String,
+        /// Its kind.
+        kind: &'static str,
+        /// Whether answers wait for it.
+        mandatory: bool,
         /// Why, decided at compile time.
         why: &'static str,
     },
@@ -187,6 +206,10 @@ impl Event {
             }
             Self::RootRecovered { root } => ("info", "root_recovered", vec![("root", root.as_str().into())]),
             Self::Health { serving } => ("info", "health", vec![("serving", (*serving).into())]),
+            Self::Operators { list, people } => {
+                let fields = [("version", list.version.into()), ("digest", list.digest.to_string().into())];
+                ("info", "operators", fields.into_iter().chain([("people", (*people).into())]).collect())
+            }
             Self::IssuerKeys { issuer, count } => {
                 ("info", "issuer_keys", vec![("issuer", issuer.as_str().into()), ("keys", (*count).into())])
             }
@@ -196,6 +219,16 @@ impl Event {
             Self::Witness { witness, why } => {
                 ("warn", "witness", vec![("witness", witness.as_str().into()), ("why", (*why).into())])
             }
+            Self::AuditSink { sink, kind, mandatory, why } => (
+                "warn",
+                "audit_sink",
+                vec![
+                    ("sink", sink.as_str().into()),
+                    ("kind", (*kind).into()),
+                    ("mandatory", (*mandatory).into()),
+                    ("why", (*why).into()),
+                ],
+            ),
             Self::Panic { file, line } => {
                 ("error", "panic", vec![("file", file.as_str().into()), ("line", (*line).into())])
             }

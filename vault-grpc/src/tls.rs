@@ -1,6 +1,7 @@
 //! The listeners' TLS: 1.3 only, X25519MLKEM768 first, a client certificate required and judged by the rules of
 //! `vault_core::principal`, nothing resumed, no early data, no key log.
 
+mod client;
 mod load;
 mod verifier;
 
@@ -21,19 +22,23 @@ use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::watch;
-use vault_core::principal::{IdentityError, OperatorBundle, TrustBundle, WorkloadBundle, check_planes_apart};
-use vault_core::time::{Clock, SystemClock};
+use vault_core::principal::{
+    IdentityError, Operator, OperatorBundle, TrustBundle, Workload, WorkloadBundle, certificate_end, check_planes_apart,
+};
+use vault_core::time::{Clock, SystemClock, Timestamp};
 
 use crate::config::{Config, ConfigError};
 use crate::plane::Principal;
-use verifier::PrincipalVerifier;
+use verifier::{OfTheOther, PrincipalVerifier};
 
+pub(crate) use client::client_config;
 pub(crate) use verifier::reason_of;
 
 /// Certificate, key and trust bundle of one listener, as they stood at one moment.
 pub struct Material<P: Principal> {
     config: Arc<ServerConfig>,
     bundle: Arc<TrustBundle<P::Plane>>,
+    own_end: Option<Timestamp>,
 }
 
 impl<P: Principal> fmt::Debug for Material<P> {
@@ -43,14 +48,19 @@ impl<P: Principal> fmt::Debug for Material<P> {
 }
 
 impl<P: Principal> Material<P> {
-    /// A listener's TLS of a certificate with its key and a trust bundle.
+    /// A listener's TLS of a certificate with its key and a trust bundle; `other` tells callers of the other plane.
     ///
     /// # Errors
     /// If the provider cannot do TLS 1.3.
-    pub fn new(identity: CertifiedKey, bundle: TrustBundle<P::Plane>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        identity: CertifiedKey,
+        bundle: Arc<TrustBundle<P::Plane>>,
+        other: OfTheOther,
+    ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider());
-        let bundle = Arc::new(bundle);
-        let verifier = PrincipalVerifier::<P>::new(Arc::clone(&bundle), provider.signature_verification_algorithms);
+        let own_end = identity.end_entity_cert().ok().and_then(|leaf| certificate_end(leaf).ok());
+        let algorithms = provider.signature_verification_algorithms;
+        let verifier = PrincipalVerifier::<P>::new(Arc::clone(&bundle), other, algorithms);
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(verifier))
@@ -60,7 +70,7 @@ impl<P: Principal> Material<P> {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         config.max_early_data_size = 0;
-        Ok(Self { config: Arc::new(config), bundle })
+        Ok(Self { config: Arc::new(config), bundle, own_end })
     }
 
     pub(crate) fn server_config(&self) -> Arc<ServerConfig> {
@@ -70,6 +80,11 @@ impl<P: Principal> Material<P> {
     /// The bundle that callers are judged by.
     pub fn bundle(&self) -> &TrustBundle<P::Plane> {
         &self.bundle
+    }
+
+    /// The last second at which the listener's own certificate is valid.
+    pub const fn own_end(&self) -> Option<Timestamp> {
+        self.own_end
     }
 
     pub(crate) fn prove(&self, chain: &[CertificateDer<'_>]) -> Result<P, IdentityError> {
@@ -122,9 +137,9 @@ impl<P: Principal> Current<P> {
 #[derive(Debug)]
 pub struct Materials {
     /// Of the data plane.
-    pub data: Material<vault_core::principal::Workload>,
+    pub data: Material<Workload>,
     /// Of the control plane.
-    pub control: Material<vault_core::principal::Operator>,
+    pub control: Material<Operator>,
 }
 
 impl Materials {
@@ -135,10 +150,17 @@ impl Materials {
     pub fn load(config: &Config) -> Result<Self, ConfigError> {
         let workloads: WorkloadBundle = load::bundle(&config.data)?;
         let operators: OperatorBundle = load::bundle(&config.control)?;
+        let operators = operators.with_max_lifetime(config.operators.max_certificate_lifetime);
         check_planes_apart(&workloads, &operators).map_err(|error| config.control.client_ca.error(error))?;
+        let (workloads, operators) = (Arc::new(workloads), Arc::new(operators));
+        let (known_workloads, known_operators) = (Arc::clone(&workloads), Arc::clone(&operators));
+        let is_workload: OfTheOther =
+            Arc::new(move |chain, now| Workload::verify(chain, &known_workloads, now).is_ok());
+        let is_operator: OfTheOther =
+            Arc::new(move |chain, now| Operator::verify(chain, &known_operators, now).is_ok());
         Ok(Self {
-            data: load::material(&config.data, workloads)?,
-            control: load::material(&config.control, operators)?,
+            data: load::material(&config.data, workloads, is_operator)?,
+            control: load::material(&config.control, operators, is_workload)?,
         })
     }
 }

@@ -163,7 +163,7 @@ fn wrong_usage_has_its_own_exit_code() {
 fn a_test_that_expects_otherwise_fails_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let head = format!("workload_domain = \"prod.example\"\npolicies = [{:?}]\n", baseline());
-    let suspend = "[[test]]\nname = \"a\"\nprincipal = \"spiffe://o.example/operator/alice\"\naction = \"SuspendTenant\"\ntenant = \"acme\"\n";
+    let suspend = "[[test]]\nname = \"a\"\nprincipal = \"spiffe://o.example/operator/alice\"\nroles = [\"custodian\"]\naction = \"SuspendTenant\"\ntenant = \"acme\"\n";
     for (expect, passes) in [
         ("expect = \"allow\"\nby = [\"operator-manage\"]\n", true),
         ("expect = \"allow\"\nby = [\"operator-read\"]\n", false),

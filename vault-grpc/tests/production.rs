@@ -15,6 +15,8 @@ use std::process::{Command, Stdio};
 
 use served::{Served, Site, as_user};
 use vault_client::VaultClient;
+use vault_grpc::dev_tokens::DevIssuer;
+use vault_grpc::init::OPERATOR_ISSUER;
 
 fn program(test: &str) -> Option<PathBuf> {
     let found = std::env::var_os("BLINDVAULT_RELEASE").map(PathBuf::from);
@@ -32,6 +34,9 @@ fn site() -> Site {
     let kms = "kind = \"aws-kms\"\nkey = \"arn:aws:kms:eu-west-1:111122223333:key/12\"";
     let text = text.replace("environment = \"dev\"", "environment = \"production\"");
     let text = text.replace("kind = \"local\"\npath = \"root.key\"", kms);
+    let issuer = DevIssuer::new(OPERATOR_ISSUER, "https://vault.example").unwrap();
+    fs::write(site.path("operators.jwks"), issuer.jwks()).unwrap();
+    let text = text + &issuer.table("operators.issuer", "operators.jwks");
     let aws = "[aws]\ncredentials = [\"profile\"]\nprofile_file = \"aws.profile\"\n";
     fs::write(&site.made.config, format!("{text}\n{aws}")).unwrap();
     let profile = site.path("aws.profile");

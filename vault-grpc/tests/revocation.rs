@@ -133,7 +133,8 @@ async fn states_of_tenants_subjects_and_keys_reach_both_gateways() {
     let (here, there) = reader.refused().await;
     println!("measured: tenant suspended: refused after {here:?}, and on the other gateway after {there:?}");
     assert!(there < Duration::from_secs(1));
-    alice.resume_tenant("acme", "test").await.unwrap();
+    let asked = alice.resume_tenant("acme", "test").await.unwrap();
+    bob.approve(&asked, None, "test").await.unwrap();
     reader.served().await;
 
     let version = |sealed: vault_client::Sealed| sealed.key_version;

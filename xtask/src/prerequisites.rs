@@ -1,5 +1,5 @@
 //! What the steps need beside Rust: Python packages and LocalStack in virtual environments, `strace`, `gdb`, SoftHSM,
-//! PostgreSQL, `minisign`, `promtool`, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
+//! PostgreSQL, `minisign`, `promtool`, rsyslog, `buf`, an identity provider, a C++ compiler, cargo-fuzz. Each is installed when it is missing, in exact
 //! versions, and all but Debian's packages below the target directory.
 
 use std::fs;
@@ -124,6 +124,19 @@ pub(crate) fn minisign() -> Result<(), String> {
 /// anything.
 pub(crate) fn promtool() -> Result<(), String> {
     if works(program("promtool").arg("--version")) { Ok(()) } else { debian(&["prometheus"]) }
+}
+
+/// `rsyslogd` and its TLS driver, which receive the audit log. The package starts one where it may; the tests start their
+/// own.
+pub(crate) fn rsyslog() -> Result<(), String> {
+    let driver = |dir: &str| Path::new(dir).join("rsyslog/lmnsd_ossl.so").exists();
+    let multiarch = fs::read_dir("/usr/lib")
+        .is_ok_and(|mut found| found.any(|dir| dir.is_ok_and(|dir| dir.path().join("rsyslog/lmnsd_ossl.so").exists())));
+    if Path::new("/usr/sbin/rsyslogd").exists() && (multiarch || driver("/usr/lib")) {
+        Ok(())
+    } else {
+        debian(&["rsyslog", "rsyslog-openssl"])
+    }
 }
 
 /// `buf`, from npm.

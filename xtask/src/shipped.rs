@@ -7,8 +7,8 @@ use crate::say;
 
 /// What releases are built with.
 const RELEASE: [&str; 3] = ["--no-default-features", "--features", "aws,postgres"];
-/// Crates that only development needs: clients, certificates, solvers, proofs.
-const DEVELOPMENT: [&str; 4] = ["cedar-policy-symcc", "csv", "rcgen", "vault-client"];
+/// Crates that only development needs: certificates, solvers, proofs.
+const DEVELOPMENT: [&str; 3] = ["cedar-policy-symcc", "csv", "rcgen"];
 /// The exposure that docs/operations.md states, as `systemd-analyze security` counts it: 0 is best, 10 worst.
 const EXPOSURE: f64 = 1.1;
 const UNIT: &str = "deploy/systemd/vault-grpc.service";

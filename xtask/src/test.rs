@@ -59,7 +59,11 @@ pub(crate) fn test(long: bool) -> bool {
     if let Err(reason) = prerequisites::postgres() {
         say::line(format_args!("postgresql: MISSING: {reason}"));
     }
-    for (name, installed) in [("minisign", prerequisites::minisign()), ("promtool", prerequisites::promtool())] {
+    for (name, installed) in [
+        ("minisign", prerequisites::minisign()),
+        ("promtool", prerequisites::promtool()),
+        ("rsyslog", prerequisites::rsyslog()),
+    ] {
         if let Err(reason) = installed {
             say::line(format_args!("{name}: MISSING: {reason}"));
         }

@@ -1,12 +1,16 @@
 //! The states of a store and of its policies, as the log keeps them.
 
 use super::entry::Body;
+use crate::id::Fingerprint;
+use crate::principal::ListRef;
 
 /// The event of a [`Body::System`]; the chain's head stands in the detail, in hexadecimal, the epoch behind it.
 const EVENT: &str = "store_anchor";
 /// The event of a policy bundle in force; its digest stands in the detail, in hexadecimal, its version and the epoch
 /// behind it.
 const POLICY_EVENT: &str = "policy_bundle";
+/// The event of a list of operators in force; its digest stands in the detail, in hexadecimal, its version behind it.
+const OPERATORS_EVENT: &str = "operators";
 
 /// A state of all rows of a store: a number that grows with each change, and the head of the chain of all changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +71,24 @@ impl PolicyMark {
     }
 }
 
+/// A list of operators in force, as an entry.
+pub(super) fn operators_body(list: ListRef) -> Body {
+    Body::System { event: OPERATORS_EVENT.to_owned(), detail: hex(&list.digest.0), first: list.version, second: 0 }
+}
+
+/// The same from an entry, if it is one.
+pub(super) fn operators_from_body(body: &Body) -> Option<ListRef> {
+    read(body, OPERATORS_EVENT).map(|(digest, version)| ListRef { version, digest: Fingerprint(digest) })
+}
+
+/// Of two lists of operators, the second later: the one with the higher version.
+pub(super) fn newest_list(later: Option<ListRef>, before: Option<ListRef>) -> Option<ListRef> {
+    match (later, before) {
+        (Some(later), Some(before)) if later.version < before.version => Some(before),
+        (later, before) => later.or(before),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +100,12 @@ mod tests {
         let mark = PolicyMark { version: 7, digest: anchor.chain };
         assert_eq!(PolicyMark::from_body(&mark.body(3)), Some(mark));
         assert_eq!((PolicyMark::from_body(&anchor.body()), Anchor::from_body(&mark.body(3))), (None, None));
+        let list = ListRef { version: 7, digest: Fingerprint(anchor.chain) };
+        assert_eq!(operators_from_body(&operators_body(list)), Some(list));
+        assert_eq!((operators_from_body(&mark.body(3)), PolicyMark::from_body(&operators_body(list))), (None, None));
+        let older = ListRef { version: 6, ..list };
+        assert_eq!(newest_list(Some(older), Some(list)), Some(list));
+        assert_eq!((newest_list(Some(list), Some(older)), newest_list(None, Some(list))), (Some(list), Some(list)));
         let body = |event: &str, detail: String| Body::System { event: event.into(), detail, first: 7, second: 0 };
         for body in [body("started", "0".repeat(64)), body(EVENT, "0".repeat(63)), body(EVENT, "\u{e9}".repeat(32))] {
             assert_eq!(Anchor::from_body(&body), None);

@@ -32,6 +32,30 @@ impl Checkpoint {
         note::sign(&self.text(signer.verifier().origin()), signer)
     }
 
+    /// The whole note, signed by two keys: the first is handing the log over to the second.
+    pub(super) fn sign_twice(&self, signer: &LogSigner, next: &LogSigner) -> Result<String, Error> {
+        let text = self.text(signer.verifier().origin());
+        Ok(format!("{text}\n{}\n{}\n", note::line(&text, signer)?, note::line(&text, next)?))
+    }
+
+    /// [`Self::verify`] by whichever of some keys has signed it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn verify_any<'k>(
+        note: &str,
+        keys: impl IntoIterator<Item = &'k LogVerifier>,
+    ) -> Result<(Self, &'k LogVerifier), Error> {
+        let mut last = Error::corrupt("checkpoint", "not signed by the log's key");
+        for key in keys {
+            match Self::verify(note, key) {
+                Ok(checkpoint) => return Ok((checkpoint, key)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
     /// Reads a note and checks the log's signature on it. Signatures of other keys (witnesses) are passed over.
     ///
     /// # Errors
@@ -79,13 +103,27 @@ pub(super) struct Reader {
     /// Where the next note starts in `buf`.
     at: usize,
     last: Option<u64>,
+    /// The note read last, where it starts in `buf`, and its length.
+    note: (usize, usize),
 }
 
 impl Reader {
     pub(super) fn open(fs: &dyn Fs, path: &Path) -> Result<Self, Error> {
         let file = fs.open(path, Open::Read).map_err(|_| UNREADABLE)?;
         let len = file.len().map_err(|_| UNREADABLE)?;
-        Ok(Self { file, len, base: 0, buf: Vec::new(), at: 0, last: None })
+        Ok(Self { file, len, base: 0, buf: Vec::new(), at: 0, last: None, note: (0, 0) })
+    }
+
+    /// Starts at a note behind one of that size.
+    pub(super) fn skip_to(&mut self, position: u64, last: Option<u64>) {
+        self.base = position.min(self.len);
+        self.last = last;
+    }
+
+    /// The note read last.
+    pub(super) fn note(&self) -> &str {
+        let (from, len) = self.note;
+        self.buf.get(from..from + len).and_then(|note| std::str::from_utf8(note).ok()).unwrap_or_default()
     }
 
     /// Where the next note starts in the file.
@@ -116,7 +154,8 @@ impl Reader {
         self.file.read_exact_at(from, place).map_err(|_| UNREADABLE)
     }
 
-    pub(super) fn step(&mut self, verifier: &LogVerifier) -> Result<Step, Error> {
+    /// Reads the next note, which one of these keys must have signed.
+    pub(super) fn step<'k>(&mut self, keys: impl IntoIterator<Item = &'k LogVerifier>) -> Result<Step, Error> {
         if self.note_len().is_none() && self.base + (self.buf.len() as u64) < self.len {
             self.fill()?;
         }
@@ -135,7 +174,9 @@ impl Reader {
             return Ok(Step::Torn { at });
         }
         let Ok(note) = std::str::from_utf8(bytes) else { return bad("a note is not UTF-8") };
-        match Checkpoint::verify(note, verifier) {
+        let found = Checkpoint::verify_any(note, keys).map(|(checkpoint, _)| checkpoint);
+        self.note = (self.at, len - 1);
+        match found {
             Ok(checkpoint) if self.last.is_some_and(|last| checkpoint.size <= last) => {
                 bad("checkpoints are out of order")
             }

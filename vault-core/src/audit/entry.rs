@@ -104,8 +104,8 @@ pub enum Body {
     },
     /// The log or the gateway itself.
     System {
-        /// What happened: `started`, `stopped`, `executable`, `recovery_cut`, `policy_epoch`, `policy_bundle`, `backup`,
-        /// `restoring`, `refusals`.
+        /// What happened: `started`, `stopped`, `executable`, `recovery_cut`, `policy_epoch`, `policy_bundle`,
+        /// `operators`, `backup`, `restoring`, `refusals`.
         event: String,
         /// A code, for `refusals` the reason; else empty.
         detail: String,

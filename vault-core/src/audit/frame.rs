@@ -9,8 +9,12 @@ use super::merkle::{Hash, leaf_hash, sha256};
 use crate::error::{Dependency, Error};
 use crate::fs::File;
 
-/// The file's first bytes: magic ‖ version.
+/// The first bytes of a log's first segment: magic ‖ version.
 const MAGIC: &[u8; 10] = b"BLVAUDIT\0\x01";
+/// The same of every later segment.
+const MAGIC_LATER: &[u8; 10] = b"BLVAUDIT\0\x02";
+/// Longest header of a segment: origins have at most 200 bytes.
+const MAX_HEADER: usize = 10 + 2 + 200 + 44 + 32;
 const FRAME: &[u8; 4] = b"BLVF";
 const END: &[u8; 4] = b"FEND";
 const LABEL: &[u8] = b"blindvault/audit/frame/v1\0";
@@ -35,6 +39,57 @@ pub(super) fn header(origin: &str) -> (Vec<u8>, Hash) {
     let hash = sha256(&[&bytes]);
     bytes.extend_from_slice(&hash);
     (bytes, hash)
+}
+
+/// Where a segment begins in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Start {
+    /// Which segment it is, from 0.
+    pub(super) number: u32,
+    /// The index of its first entry.
+    pub(super) first: u64,
+    /// The hash of the last frame before it; for segment 0 nothing.
+    pub(super) previous: Hash,
+}
+
+impl Start {
+    /// The start of the log.
+    pub(super) const FIRST: Self = Self { number: 0, first: 0, previous: [0; 32] };
+
+    /// The segment's header, and the hash that its first frame names as its previous one.
+    pub(super) fn header(&self, origin: &str) -> (Vec<u8>, Hash) {
+        if self.number == 0 {
+            return header(origin);
+        }
+        let mut bytes = MAGIC_LATER.to_vec();
+        bytes.extend_from_slice(&u16::try_from(origin.len()).unwrap_or(u16::MAX).to_be_bytes());
+        bytes.extend_from_slice(origin.as_bytes());
+        bytes.extend_from_slice(&self.number.to_be_bytes());
+        bytes.extend_from_slice(&self.first.to_be_bytes());
+        bytes.extend_from_slice(&self.previous);
+        let hash = sha256(&[&bytes]);
+        bytes.extend_from_slice(&hash);
+        (bytes, hash)
+    }
+
+    /// Reads the header that a file starts with; `None` if it is none of that origin's log.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] if the file cannot be read.
+    pub(super) fn read(file: &dyn File, origin: &str) -> Result<Option<Self>, Error> {
+        let len = usize::try_from(file.len().map_err(|_| UNREADABLE)?).unwrap_or(MAX_HEADER).min(MAX_HEADER);
+        let mut found = vec![0; len];
+        file.read_exact_at(0, &mut found).map_err(|_| UNREADABLE)?;
+        if found.starts_with(&header(origin).0) {
+            return Ok(Some(Self::FIRST));
+        }
+        let at = MAGIC_LATER.len() + 2 + origin.len();
+        let fields = || {
+            let (number, first) = (u32::from_be_bytes(field(&found, at)?), u64::from_be_bytes(field(&found, at + 4)?));
+            Some(Self { number, first, previous: field(&found, at + 12)? })
+        };
+        Ok(fields().filter(|start| start.number > 0 && found.starts_with(&start.header(origin).0)))
+    }
 }
 
 /// One frame being built, in a buffer that is used again.
@@ -194,23 +249,39 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Starts behind the header.
+    /// Starts behind the header of the first segment.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if the header is not the one of this origin.
+    #[cfg(test)]
     pub(super) fn new(file: Box<dyn File>, origin: &str) -> Result<Self, Error> {
-        let (expected, chain) = header(origin);
+        Self::at(file, origin, &Start::FIRST)
+    }
+
+    /// Starts behind the header of the segment that begins there.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if the header is another.
+    pub(super) fn at(file: Box<dyn File>, origin: &str, start: &Start) -> Result<Self, Error> {
+        let (expected, chain) = start.header(origin);
         let len = file.len().map_err(|_| UNREADABLE)?;
         let mut found = vec![0; expected.len()];
         let pos = u64::try_from(expected.len()).unwrap_or(u64::MAX);
         if len < pos {
             return Err(Error::corrupt("entries.log", "byte 0: the file ends within its header"));
         }
-        file.read_exact_at(0, &mut found).map_err(|_| UNREADABLE)?;
+        if let Err(error) = file.read_exact_at(0, &mut found) {
+            return Err(if is_damage(&error) {
+                Error::corrupt("entries.log", "byte 0: the archive is damaged")
+            } else {
+                UNREADABLE
+            });
+        }
         if found != expected {
             return Err(Error::corrupt("entries.log", "byte 0: not the header of this log, or of another version"));
         }
-        Ok(Self { file, len, pos, chain, next_index: 0, masked: Vec::new(), buf: Vec::new(), spans: Vec::new() })
+        let next_index = start.first;
+        Ok(Self { file, len, pos, chain, next_index, masked: Vec::new(), buf: Vec::new(), spans: Vec::new() })
     }
 
     /// The hash of the last frame read.
@@ -221,6 +292,11 @@ impl Reader {
     /// Where the next frame starts.
     pub(super) const fn position(&self) -> u64 {
         self.pos
+    }
+
+    /// The index of the next frame's first entry.
+    pub(super) const fn next_index(&self) -> u64 {
+        self.next_index
     }
 
     /// Looks again how long the file is: for following a log that grows.
@@ -234,11 +310,16 @@ impl Reader {
         self.spans.iter().map(|span| (self.buf.get(span.from..span.to).unwrap_or_default(), span.leaf))
     }
 
-    fn load(&mut self, from: u64, to: u64) -> Result<(), Error> {
+    /// False if what an archive holds there is damaged.
+    fn load(&mut self, from: u64, to: u64) -> Result<bool, Error> {
         self.masked.resize(usize::try_from(to - from).map_err(|_| UNREADABLE)?, 0);
-        self.file.read_exact_at(from, &mut self.masked).map_err(|_| UNREADABLE)?;
+        match self.file.read_exact_at(from, &mut self.masked) {
+            Ok(()) => {}
+            Err(error) if is_damage(&error) => return Ok(false),
+            Err(_) => return Err(UNREADABLE),
+        }
         unmask(&self.masked, &mut self.buf);
-        Ok(())
+        Ok(true)
     }
 
     /// Reads the next frame.
@@ -253,10 +334,16 @@ impl Reader {
         }
         let at = self.pos;
         let bad = |index, why| Ok(Step::Bad { index, at, why });
-        self.load(at, at + rest.min(masked_len(HEAD) as u64))?;
+        let next_index = self.next_index;
+        let damaged = || bad(next_index, "the archive is damaged here, or before and its checksum shows it");
+        if !self.load(at, at + rest.min(masked_len(HEAD) as u64))? {
+            return damaged();
+        }
         let Some(head) = parse_head(&self.buf) else {
             if rest <= masked_len(HEAD + MAX_BODY + TAIL) as u64 {
-                self.load(at, self.len)?;
+                if !self.load(at, self.len)? {
+                    return damaged();
+                }
                 if looks_torn(&self.masked) {
                     return Ok(Step::Torn { bytes: rest });
                 }
@@ -267,7 +354,9 @@ impl Reader {
         if rest < whole {
             return Ok(Step::Torn { bytes: rest });
         }
-        self.load(at, at + whole)?;
+        if !self.load(at, at + whole)? {
+            return damaged();
+        }
         let body_end = HEAD + head.body;
         let hash = sha256(&[LABEL, self.buf.get(..body_end).unwrap_or_default()]);
         let (stored, end) = self.buf.get(body_end..).unwrap_or_default().split_at(TAIL - END.len());
@@ -318,6 +407,11 @@ impl Reader {
         }
         sound
     }
+}
+
+/// Whether an error says that an archive's bytes are not as they were written, not that they cannot be read.
+fn is_damage(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::InvalidData
 }
 
 /// Whether these bytes of the file, from a frame's start to the file's end, may be one write that did not all reach the

@@ -7,26 +7,32 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use futures_channel::oneshot;
+use futures_util::FutureExt as _;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, operators_body};
+use super::archiver::{Archiver, Archiving, SegmentStatus};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
 use super::frame::{self, UNREADABLE, header};
 use super::group::Growing;
-use super::merkle::empty_root;
+use super::log_keys::{self, Chain, LogKey, listed_keys};
+use super::merkle::{Hash, empty_root};
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
-use super::replay::{CHECKPOINTS, ENTRIES, Finding, LOCK, PUBLISHED, State, Unwatched, VKEY, replay};
-use super::signer::LogSigner;
-use super::tiles;
+use super::replay::{CHECKPOINTS, ENTRIES, Finding, LOCK, PUBLISHED, State, Unwatched, VKEY, newest, replay};
+use super::sealer::{Sealer, make_open};
+use super::segments::{ARCHIVE_AT, Frames, Segments};
+use super::signer::{LogSigner, LogVerifier};
+use super::snapshot::Snapshot;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
 use crate::fs::{File, Fs, Lock, Open};
 use crate::id::{ApprovalId, Fingerprint, KeyId, KeyVersion, TenantId};
+use crate::principal::ListRef;
 use crate::time::Clock;
 
 /// Bounds of a log. The defaults are those of [`Log::open`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// How many entries may wait to be written; 8,192.
     pub queue: usize,
@@ -34,11 +40,31 @@ pub struct Options {
     pub checkpoint_every: Duration,
     /// How long a write may take before entries are refused; 10 s.
     pub stall: Duration,
+    /// The length in bytes at which the open segment is sealed; 256 MiB.
+    pub segment_size: u64,
+    /// The age of its first entry at which it is sealed; `None` for no such bound.
+    pub segment_age: Option<Duration>,
+    /// Where sealed segments are archived; `None` for `archive` in the log's directory. Another directory must be there, and
+    /// its path absolute.
+    pub archive: Option<PathBuf>,
+    /// Segments are archived only when [`Log::cosigned`] has covered them; false.
+    pub await_cosignatures: bool,
+    /// How long after a failure archiving is tried again; 10 s.
+    pub archive_retry: Duration,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { queue: 8192, checkpoint_every: Duration::from_secs(1), stall: Duration::from_secs(10) }
+        Self {
+            queue: 8192,
+            checkpoint_every: Duration::from_secs(1),
+            stall: Duration::from_secs(10),
+            segment_size: 256 << 20,
+            segment_age: None,
+            archive: None,
+            await_cosignatures: false,
+            archive_retry: Duration::from_secs(10),
+        }
     }
 }
 
@@ -57,6 +83,8 @@ pub struct Recovery {
     pub anchor: Option<Anchor>,
     /// The last policy bundle that came into force.
     pub policy: Option<PolicyMark>,
+    /// The list of operators with the highest version that was in force.
+    pub operators: Option<ListRef>,
 }
 
 /// What was cut from the end of `entries.log`.
@@ -88,10 +116,19 @@ pub enum SystemEvent {
         /// The policy epoch of this process that it is.
         epoch: u64,
     },
+    /// This list of operators says who may call: one with a lower version is refused from here on.
+    Operators(ListRef),
     /// A policy bundle was put into the store, where it waits.
     PolicyProposed(PolicyMark),
     /// A policy bundle is about to be put in force while no gateway runs: by its signatures alone.
     PolicyInstalling(PolicyMark),
+    /// A charter is about to come into force that nobody had to approve: the first, or one in development.
+    Charter {
+        /// 1 for the first.
+        number: u64,
+        /// Its digest.
+        digest: Fingerprint,
+    },
     /// A backup of the store was written.
     Backup {
         /// How many rows it holds.
@@ -136,6 +173,31 @@ pub enum SystemEvent {
         /// What it is bound to.
         request: Fingerprint,
     },
+    /// A vote for an approval is about to be counted, after which others have to approve it, too.
+    Voting {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+    },
+    /// What is approved is about to be scheduled.
+    Scheduling {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// When it is to be carried out, in milliseconds since 1970.
+        at: u64,
+    },
+    /// An approval is about to be rejected or cancelled, or found that too few approved it in time.
+    ApprovalClosing {
+        /// The approval.
+        approval: ApprovalId,
+        /// What it is bound to.
+        request: Fingerprint,
+        /// `approval_rejecting`, `approval_cancelling` or `approval_expired`.
+        event: &'static str,
+    },
     /// A shred was carried out to its end: the receipt names this entry.
     Shredded {
         /// The approval that it carried out.
@@ -165,6 +227,7 @@ impl SystemEvent {
             }
             Self::PolicyEpoch(epoch) => ("policy_epoch", "", epoch, 0),
             Self::PolicyBundle { mark, epoch } => return mark.body(epoch),
+            Self::Operators(list) => return operators_body(list),
             Self::PolicyProposed(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_proposed", about.as_str(), mark.version, 0)
@@ -172,6 +235,10 @@ impl SystemEvent {
             Self::PolicyInstalling(mark) => {
                 about = Fingerprint(mark.digest).to_string();
                 ("policy_installing", about.as_str(), mark.version, 0)
+            }
+            Self::Charter { number, digest } => {
+                about = digest.to_string();
+                ("charter", about.as_str(), number, 0)
             }
             Self::Backup { rows } => ("backup", "", rows, 0),
             Self::Restoring { created, rows } => ("restoring", "", created, rows),
@@ -183,6 +250,18 @@ impl SystemEvent {
             Self::Approving { approval, request } => {
                 about = format!("{approval} sha256:{request}");
                 ("approving", about.as_str(), 0, 0)
+            }
+            Self::Voting { approval, request } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_voting", about.as_str(), 0, 0)
+            }
+            Self::Scheduling { approval, request, at } => {
+                about = format!("{approval} sha256:{request}");
+                ("approval_scheduling", about.as_str(), at, 0)
+            }
+            Self::ApprovalClosing { approval, request, event } => {
+                about = format!("{approval} sha256:{request}");
+                (event, about.as_str(), 0, 0)
             }
             Self::Shredded { approval, data_keys, version } => {
                 about = approval.to_string();
@@ -207,17 +286,20 @@ impl SystemEvent {
 struct Threads {
     writer: JoinHandle<()>,
     publisher: JoinHandle<()>,
+    archiver: JoinHandle<()>,
 }
 
-/// An open audit log: one writer thread, one publisher thread. Everything else about it is the files of its directory.
+/// An open audit log: a writer thread, a publisher thread, an archiver thread. Everything else about it is the files of its directory.
 ///
 /// Dropping it without [`Log::close`] is like a crash: nothing acknowledged is lost, but no checkpoint is signed over
 /// the last entries until it is opened again.
 pub struct Log {
     pub(super) shared: Arc<Shared>,
-    heads: Arc<Heads>,
-    signer: Arc<LogSigner>,
-    dir: PathBuf,
+    pub(super) heads: Arc<Heads>,
+    pub(super) signer: Arc<LogSigner>,
+    pub(super) segments: Segments,
+    keys: Chain,
+    archiving: Arc<Archiving>,
     threads: Mutex<Option<Threads>>,
     /// Dropped last, after the threads have ended.
     _lock: Box<dyn Lock>,
@@ -225,7 +307,7 @@ pub struct Log {
 
 impl std::fmt::Debug for Log {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Log").field("dir", &self.dir).field("health", &self.health()).finish_non_exhaustive()
+        f.debug_struct("Log").field("dir", &self.segments.dir).field("health", &self.health()).finish_non_exhaustive()
     }
 }
 
@@ -268,50 +350,69 @@ impl Log {
             _ => UNWRITABLE,
         })?;
         let signer = Arc::new(signer);
-        let created = prepare(&*fs, dir, &signer)?;
-        let state = replay(&*fs, dir, signer.verifier(), &mut Unwatched)??;
+        let segments = Segments::of(&*fs, dir, options.archive.as_deref(), signer.verifier().origin());
+        let created = prepare(&segments, &signer)?;
+        let first = first_listed(&*fs, dir)?.unwrap_or_else(|| signer.verifier().clone());
+        let from = newest(&segments, &first)?;
+        let (start, tiles) = (from.start(), from.tiles.clone());
+        let state = replay(&segments, from, &first, None, &mut Unwatched)??;
+        check_signer(&state, &signer)?;
         let recovery = Recovery {
             created,
-            entries: state.edge.size(),
-            signed: state.last.map_or(0, |last| last.size),
+            entries: state.at.edge.size(),
+            signed: state.at.last.map_or(0, |last| last.size),
             cut: (state.torn > 0).then_some(Cut { position: state.entries_end, bytes: state.torn }),
-            anchor: state.anchor,
-            policy: state.policy,
+            anchor: state.at.anchor,
+            policy: state.at.policy,
+            operators: state.at.operators,
         };
         // Everything was checked. From here on the disk is written.
-        let Files { entries, checkpoints } = repair(&*fs, dir, &signer, &state)?;
-        let latest = Checkpoint { size: state.edge.size(), root: state.edge.root() };
+        let Files { entries, entries_end, chain, checkpoints } = repair(&segments, &options, &state)?;
+        let latest = Checkpoint { size: state.at.edge.size(), root: state.at.edge.root() };
         let shared = Arc::new(Shared::new(options.queue, options.stall));
         let heads = Arc::new(Heads::new(latest));
-        let frames = fs.open(&dir.join(ENTRIES), Open::Read).map_err(|_| UNREADABLE)?;
+        let open = state.start.number;
+        let unarchived = (0..open).find(|number| fs.exists(&segments.sealed(*number)));
+        let archiving = Arc::new(Archiving::new(open, unarchived.unwrap_or(open), options.await_cosignatures));
         let mut publisher = Publisher {
             shared: Arc::clone(&shared),
             heads: Arc::clone(&heads),
+            archiving: Arc::clone(&archiving),
             fs,
             dir: dir.to_owned(),
-            frames: frame::Reader::new(frames, signer.verifier().origin())?,
+            frames: Frames::at(segments.clone(), start),
             signer: Arc::clone(&signer),
             every: options.checkpoint_every,
             file: checkpoints,
             end: state.checkpoints_end,
             signed: latest,
             note: String::new(),
-            tiles: tiles::Builder::default(),
+            tiles,
             published: false,
             found: latest.size,
+            resumed: true,
         };
+        let (size, age) = (options.segment_size, options.segment_age);
         let mut writer = Writer {
             shared: Arc::clone(&shared),
             heads: Arc::clone(&heads),
             clock,
             file: entries,
-            end: state.entries_end,
-            chain: state.chain,
-            growing: Growing::after(&state.edge),
-            edge: state.edge,
-            tenants: state.tenants,
+            end: entries_end,
+            chain,
+            growing: Growing::after(&state.at.edge),
+            edge: state.at.edge,
+            tenants: state.at.tenants,
             frame: frame::Builder::default(),
             signer: Arc::clone(&signer),
+            sealer: Sealer::new(segments.clone(), Arc::clone(&archiving), state.start, state.since, size, age),
+        };
+        let archiver = Archiver {
+            archiving: Arc::clone(&archiving),
+            segments: segments.clone(),
+            signer: Arc::clone(&signer),
+            first,
+            retry: options.archive_retry,
         };
         let mut group: Vec<Pending> = recovery
             .cut
@@ -325,15 +426,16 @@ impl Log {
         let no_thread = |_| Error::unavailable(Dependency::Audit, "the operating system gave no thread");
         let builder = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let publisher = builder("audit-publisher").spawn(move || publisher.run()).map_err(no_thread)?;
-        let writer = match builder("audit-writer").spawn(move || writer.run()).map_err(no_thread) {
-            Ok(writer) => writer,
-            Err(error) => {
-                heads.stop(Stop::AtOnce);
-                return Err(error);
-            }
+        let stop = |error| {
+            heads.stop(Stop::AtOnce);
+            archiving.stop();
+            error
         };
-        let threads = Mutex::new(Some(Threads { writer, publisher }));
-        Ok((Self { shared, heads, signer, dir: dir.to_owned(), threads, _lock: lock }, recovery))
+        let archiver = builder("audit-archiver").spawn(move || archiver.run()).map_err(no_thread).map_err(stop)?;
+        let writer = builder("audit-writer").spawn(move || writer.run()).map_err(no_thread).map_err(stop)?;
+        let threads = Mutex::new(Some(Threads { writer, publisher, archiver }));
+        let keys = state.at.keys;
+        Ok((Self { shared, heads, signer, segments, keys, archiving, threads, _lock: lock }, recovery))
     }
 
     /// A text as a note signed with the log's key. The first line must not be the log's name: that is a checkpoint's.
@@ -358,6 +460,22 @@ impl Log {
         self.shared.hold(why);
     }
 
+    /// How its segments are: what is sealed, and what of that is archived.
+    pub fn segments(&self) -> SegmentStatus {
+        self.archiving.status()
+    }
+
+    /// Witnesses have cosigned a checkpoint of this size: with [`Options::await_cosignatures`], segments up to there may be
+    /// archived.
+    pub fn cosigned(&self, size: u64) {
+        self.archiving.cosigned(size);
+    }
+
+    /// The keys that have signed it, the present one last.
+    pub fn keys(&self) -> &[LogKey] {
+        self.keys.keys()
+    }
+
     /// The tree over all durable entries, signed or not yet.
     pub fn head(&self) -> Checkpoint {
         self.heads.latest()
@@ -379,14 +497,14 @@ impl Log {
         self.append(Draft::new(None, Some(tenant.clone()), &event.body())).await
     }
 
-    /// Appends one entry and waits until it is durable.
-    pub(super) async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
+    /// Appends one entry of the log's own and waits until it is durable.
+    async fn append(&self, draft: Draft) -> Result<Receipt, Error> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.submit(vec![Pending { draft, reply: Reply::Receipt(sender) }])?;
-        receiver.await.map_err(|_| self.shared.unavailable())
+        self.shared.submit(vec![Pending { draft, reply: Reply::Durable(sender) }])?;
+        self.shared.answer(receiver).await
     }
 
-    /// Records the end, writes what waits, signs the last checkpoint, brings the tiles up to it, and ends the threads.
+    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint, brings the tiles up to it, and ends the threads.
     /// Blocks until then.
     ///
     /// # Errors
@@ -399,14 +517,57 @@ impl Log {
         if self.shared.has_failed() { Err(self.shared.unavailable()) } else { Ok(()) }
     }
 
+    /// Hands the log over to another key and closes it: an entry names the key, the last checkpoint is signed by both, and
+    /// from there on only the new key goes on with the log. If it fails, or the process dies, before that checkpoint is
+    /// durable, the log is the present key's, and the entry has no effect.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming `next` if it has another name or is one of the log's keys; [`Error::Unavailable`] if the log
+    /// had failed, or fails meanwhile: opening it with one of the keys then tells which one is in force.
+    pub fn hand_over(self, next: LogSigner) -> Result<LogKey, Error> {
+        let verifier = next.verifier().clone();
+        let is_known = self.keys.keys().iter().any(|key| key.verifier.is_same_key(&verifier));
+        if verifier.origin() != self.signer.verifier().origin() || is_known {
+            return Err(Error::invalid("next", "must be another key, of the same name"));
+        }
+        // No checkpoint is signed by the present key alone from here on.
+        self.heads.hand_over(Arc::new(next));
+        let draft = Draft::new(None, None, &log_keys::body(&verifier));
+        let (sender, receiver) = oneshot::channel();
+        self.shared.submit(vec![Pending { draft, reply: Reply::Durable(sender) }])?;
+        self.end(Stop::Cleanly);
+        let receipt = receiver
+            .now_or_never()
+            .and_then(Result::ok)
+            .and_then(Result::ok)
+            .ok_or_else(|| self.shared.unavailable())?;
+        if self.shared.has_failed() {
+            return Err(self.shared.unavailable());
+        }
+        let from = self.heads.latest().size;
+        if from != receipt.index + 1 {
+            return Err(Error::unavailable(Dependency::Audit, "another entry came after the one that names the key"));
+        }
+        let key = LogKey { verifier, from };
+        let keys = self.keys.keys().iter().cloned().chain([key.clone()]).collect();
+        let file = Chain::of(keys).map(|keys| keys.file()).unwrap_or_default();
+        self.segments.fs.replace(&self.segments.dir.join(VKEY), file.as_bytes()).map_err(|_| UNWRITABLE)?;
+        Ok(key)
+    }
+
     fn end(&self, how: Stop) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(threads) = threads {
             self.shared.close();
             // The threads report their own panics as a failed log.
             drop(threads.writer.join());
+            if let Some(sinks) = self.shared.sinks.get() {
+                sinks.stop(&self.shared, how == Stop::Cleanly);
+            }
             self.heads.stop(how);
             drop(threads.publisher.join());
+            self.archiving.stop();
+            drop(threads.archiver.join());
         }
     }
 }
@@ -417,20 +578,44 @@ impl Drop for Log {
     }
 }
 
-/// Makes the files of a log where there are none; true if it did. Refuses where some are missing.
-fn prepare(fs: &dyn Fs, dir: &Path, signer: &LogSigner) -> Result<bool, Error> {
-    let [entries, checkpoints, published, vkey] = [ENTRIES, CHECKPOINTS, PUBLISHED, VKEY].map(|name| dir.join(name));
-    if fs.exists(&vkey) {
-        let found = fs.read(&vkey, 4096).map_err(|_| UNREADABLE)?;
-        if found != format!("{}\n", signer.verifier().vkey()).as_bytes() {
-            return Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into());
-        }
+/// The first key that `log.pub` lists, if the file is there.
+fn first_listed(fs: &dyn Fs, dir: &Path) -> Result<Option<LogVerifier>, Error> {
+    let path = dir.join(VKEY);
+    if !fs.exists(&path) {
+        return Ok(None);
     }
-    if fs.exists(&entries) {
+    let bytes = fs.read(&path, 1 << 20).map_err(|_| UNREADABLE)?;
+    let keys = String::from_utf8(bytes).ok().and_then(|text| listed_keys(&text).ok());
+    let first = keys.and_then(|keys| keys.into_iter().next());
+    let damaged = Finding::File { file: VKEY, why: "not a list of verifier keys" };
+    first.map(|key| Some(key.verifier)).ok_or_else(|| damaged.into())
+}
+
+/// The log must be the signer's: its last key.
+fn check_signer(state: &State, signer: &LogSigner) -> Result<(), Error> {
+    let own = signer.verifier();
+    if state.at.keys.active() == Some(own) {
+        return Ok(());
+    }
+    if state.at.keys.keys().iter().any(|key| key.verifier == *own) {
+        return Err(Error::FailedPrecondition("the log's key was rotated, and this one is retired"));
+    }
+    Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into())
+}
+
+/// Makes the files of a log where there are none; true if it did. Refuses where some are missing.
+fn prepare(segments: &Segments, signer: &LogSigner) -> Result<bool, Error> {
+    let (fs, dir) = (&segments.fs, &segments.dir);
+    let [entries, checkpoints, published] = [ENTRIES, CHECKPOINTS, PUBLISHED].map(|name| dir.join(name));
+    if first_listed(&**fs, dir)?.is_some_and(|first| first.origin() != signer.verifier().origin()) {
+        return Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into());
+    }
+    // A crash may have come while a segment was sealed: then the open one is missing, and all that it followed is there.
+    if fs.exists(&entries) || segments.last_sealed().is_some() {
         return Ok(false);
     }
     let lost = || Error::from(Finding::File { file: ENTRIES, why: "the file is missing, though a log was here" });
-    if fs.exists(&published) || fs.exists(&dir.join("tile")) {
+    if fs.exists(&published) || fs.exists(&dir.join("tile")) || !Snapshot::numbers(segments).is_empty() {
         return Err(lost());
     }
     let first = Checkpoint { size: 0, root: empty_root() };
@@ -447,23 +632,40 @@ fn prepare(fs: &dyn Fs, dir: &Path, signer: &LogSigner) -> Result<bool, Error> {
     Ok(true)
 }
 
-/// The two files that are written.
+/// The two files that are written, and where the open segment goes on.
 struct Files {
     entries: Box<dyn File>,
+    entries_end: u64,
+    chain: Hash,
     checkpoints: Box<dyn File>,
 }
 
 /// Cuts what is incomplete, and makes the names durable that were found.
-fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<Files, Error> {
+fn repair(segments: &Segments, options: &Options, state: &State) -> Result<Files, Error> {
+    let (fs, dir) = (&segments.fs, &segments.dir);
+    let (mut entries_end, mut chain) = (state.entries_end, state.chain);
+    if !state.is_open {
+        make_open(segments, &state.start).map_err(|_| UNWRITABLE)?;
+        let (header, hash) = state.start.header(&segments.origin);
+        (entries_end, chain) = (header.len() as u64, hash);
+    }
     let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
     let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
     // The last name that is made. Where it is, those before it were synced; where it is not, its own sync is theirs as
-    // well, those included that a killed process made and did not sync.
-    if !fs.exists(&dir.join(VKEY)) {
-        fs.replace(&dir.join(VKEY), format!("{}\n", signer.verifier().vkey()).as_bytes()).map_err(|_| UNWRITABLE)?;
+    // well, those included that a killed process made and did not sync. A rotation that was cut off is finished here.
+    replace_unless(&**fs, &dir.join(VKEY), state.at.keys.file().as_bytes())?;
+    let named = dir.join(ARCHIVE_AT);
+    match &options.archive {
+        Some(archive) => replace_unless(&**fs, &named, format!("{}\n", archive.display()).as_bytes())?,
+        None if fs.exists(&named) => fs.remove(&named).map_err(|_| UNWRITABLE)?,
+        None => {}
+    }
+    if state.start.number > 0 {
+        // A segment that was sealed when the process was killed may have a name that is not durable yet.
+        fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;
     }
     if state.torn > 0 {
-        entries.set_len(state.entries_end).map_err(|_| UNWRITABLE)?;
+        entries.set_len(entries_end).map_err(|_| UNWRITABLE)?;
         // Before anything is written there: else a crash could bring parts of the cut frame back behind a new one.
         entries.sync_data().map_err(|_| UNWRITABLE)?;
     }
@@ -473,9 +675,16 @@ fn repair(fs: &dyn Fs, dir: &Path, signer: &LogSigner, state: &State) -> Result<
     }
     // Written again, because a page that could not be written once may count as clean since (and so would not be
     // written by the next sync), though the disk has not got it.
-    rewrite(&*entries, state.signed_end, state.entries_end)?;
+    rewrite(&*entries, state.signed_end.min(entries_end), entries_end)?;
     rewrite(&*checkpoints, state.last_note, state.checkpoints_end)?;
-    Ok(Files { entries, checkpoints })
+    Ok(Files { entries, entries_end, chain, checkpoints })
+}
+
+fn replace_unless(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    if fs.exists(path) && fs.read(path, 1 << 20).is_ok_and(|found| found == bytes) {
+        return Ok(());
+    }
+    fs.replace(path, bytes).map_err(|_| UNWRITABLE)
 }
 
 fn rewrite(file: &dyn File, from: u64, to: u64) -> Result<(), Error> {

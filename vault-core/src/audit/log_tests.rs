@@ -50,7 +50,9 @@ fn is_unavailable<T: std::fmt::Debug>(result: Result<T, Error>) -> bool {
 fn a_new_log_records_and_is_found_again() {
     let place = Place::new();
     let (log, recovery) = place.open();
-    assert_eq!(recovery, Recovery { created: true, entries: 0, signed: 0, cut: None, anchor: None, policy: None });
+    let nothing =
+        Recovery { created: true, entries: 0, signed: 0, cut: None, anchor: None, policy: None, operators: None };
+    assert_eq!(recovery, nothing);
     let key = KeyRef::new(KeyId([3; 16]), KeyVersion(2)).under(KeyVersion(1));
     let recorded =
         block_on(log.record::<Decrypt>(permit(decision("acme", 1)), Some(key), Some(Pseudonym([9; 16])).into()))
@@ -95,7 +97,7 @@ fn a_new_log_records_and_is_found_again() {
     assert!(report.to_string().contains("not rolled back was not shown"), "{report}");
 
     let (log, recovery) = place.open();
-    assert_eq!(recovery, Recovery { created: false, entries: 8, signed: 8, cut: None, anchor: None, policy: None });
+    assert_eq!(recovery, Recovery { created: false, entries: 8, signed: 8, ..nothing });
     block_on(log.refused(&refusal("acme", 9), Pseudonyms::default())).unwrap();
     log.close().unwrap();
     assert_eq!(sound(&place).entries, 11);
@@ -448,7 +450,7 @@ fn checkpoints_follow_entries_and_proofs_come_from_tiles() {
         let proof = inclusion_proof(&tiles, receipt.index, last.size).unwrap();
         assert!(verify_inclusion(&receipt.leaf_hash, receipt.index, last.size, &proof, &last.root));
     }
-    let options = VerifyOptions { outside: vec![last], receipts };
+    let options = VerifyOptions { outside: vec![last], receipts, ..VerifyOptions::default() };
     let report = verify(&OsFs, &place.dir, &place.verifier(), &options).unwrap();
     assert!(report.is_sound());
     assert_eq!(report.anchored, Some(last.size));

@@ -49,6 +49,16 @@ impl Edge {
         Self { size: 0, roots: Vec::new() }
     }
 
+    /// A tree of which this is the edge: for its size, the right number of roots.
+    pub(super) const fn of(size: u64, roots: Vec<Hash>) -> Self {
+        Self { size, roots }
+    }
+
+    /// The roots of its perfect subtrees, largest first.
+    pub(super) fn roots(&self) -> &[Hash] {
+        &self.roots
+    }
+
     /// How many leaves there are.
     pub const fn size(&self) -> u64 {
         self.size

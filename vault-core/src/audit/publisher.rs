@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::archiver::Archiving;
 use super::checkpoint::Checkpoint;
-use super::frame::{self, UNREADABLE};
+use super::frame::UNREADABLE;
 use super::queue::Shared;
 use super::replay::PUBLISHED;
+use super::segments::{Frames, Next};
 use super::signer::LogSigner;
 use super::tiles;
 use crate::error::Error;
@@ -27,6 +29,8 @@ pub(super) enum Stop {
 struct State {
     latest: Checkpoint,
     stop: Option<Stop>,
+    /// Who signs the last checkpoint, too.
+    next: Option<Arc<LogSigner>>,
 }
 
 /// How far the durable log reaches, told from the writer to the publisher.
@@ -37,7 +41,7 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) const fn new(latest: Checkpoint) -> Self {
-        Self { state: Mutex::new(State { latest, stop: None }), changed: Condvar::new() }
+        Self { state: Mutex::new(State { latest, stop: None, next: None }), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -53,6 +57,15 @@ impl Heads {
         self.lock().latest
     }
 
+    /// From here on only the last checkpoint is signed, when it is stopped: by both keys.
+    pub(super) fn hand_over(&self, next: Arc<LogSigner>) {
+        self.lock().next = Some(next);
+    }
+
+    fn next(&self) -> Option<Arc<LogSigner>> {
+        self.lock().next.clone()
+    }
+
     pub(super) fn stop(&self, how: Stop) {
         self.lock().stop = Some(how);
         self.changed.notify_one();
@@ -62,6 +75,7 @@ impl Heads {
 pub(super) struct Publisher {
     pub(super) shared: Arc<Shared>,
     pub(super) heads: Arc<Heads>,
+    pub(super) archiving: Arc<Archiving>,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) dir: PathBuf,
     pub(super) signer: Arc<LogSigner>,
@@ -72,11 +86,13 @@ pub(super) struct Publisher {
     pub(super) signed: Checkpoint,
     /// The note of `signed`.
     pub(super) note: String,
-    pub(super) frames: frame::Reader,
+    pub(super) frames: Frames,
     pub(super) tiles: tiles::Builder,
     pub(super) published: bool,
     /// How many entries there were at opening: up to there, tiles may be what a crash left.
     pub(super) found: u64,
+    /// The builder begins with a state: of the tiles up to it, partial ones of older checkpoints may be what a crash left.
+    pub(super) resumed: bool,
 }
 
 struct Sentinel<'a>(&'a Shared, bool);
@@ -105,7 +121,8 @@ impl Publisher {
             if stop == Some(Stop::AtOnce) || self.shared.has_failed() {
                 return;
             }
-            let due = signed_at.elapsed() >= self.every || stop.is_some();
+            let handing_over = self.heads.next().is_some();
+            let due = (signed_at.elapsed() >= self.every && !handing_over) || stop.is_some();
             if latest.size > self.signed.size && due {
                 // Entries must not go on being acknowledged without checkpoints over them.
                 if self.keep(latest).is_err() {
@@ -119,6 +136,7 @@ impl Publisher {
                     Error::Unavailable { why, .. } => why,
                     _ => "the tiles cannot be derived",
                 });
+                self.archiving.behind("the tiles could not be written, and are behind");
                 tiles_work = false;
             }
             if stop.is_some() && (self.published || !tiles_work) {
@@ -131,7 +149,7 @@ impl Publisher {
     fn wait(&self, signed_at: Instant, tiles_work: bool) -> (Checkpoint, Option<Stop>) {
         let mut state = self.heads.lock();
         while state.stop.is_none() && (self.published || !tiles_work) {
-            if state.latest.size == self.signed.size {
+            if state.latest.size == self.signed.size || state.next.is_some() {
                 state = self.heads.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else {
                 let left = self.every.saturating_sub(signed_at.elapsed());
@@ -146,7 +164,10 @@ impl Publisher {
 
     /// Signs a checkpoint and makes it durable.
     pub(super) fn keep(&mut self, checkpoint: Checkpoint) -> Result<(), Error> {
-        let note = checkpoint.sign(&self.signer)?;
+        let note = match self.heads.next() {
+            Some(next) => checkpoint.sign_twice(&self.signer, &next)?,
+            None => checkpoint.sign(&self.signer)?,
+        };
         let record = format!("{note}\n");
         self.file.write_all_at(self.end, record.as_bytes()).map_err(|_| UNREADABLE)?;
         self.file.sync_data().map_err(|_| UNREADABLE)?;
@@ -163,11 +184,19 @@ impl Publisher {
     /// Brings the tiles up to the last checkpoint, for a while; when they are there, publishes it.
     fn derive(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let Self { fs, dir, frames, tiles: builder, signed, found, .. } = self;
+        let Self { fs, dir, frames, tiles: builder, signed, found, resumed, .. } = self;
         let mut write = |tile: tiles::Tile<'_>| tiles::write(&**fs, dir, &tile);
+        if *resumed {
+            builder.smaller(&mut |tile| tiles::mend(&**fs, dir, &tile))?;
+            *resumed = false;
+        }
         frames.refresh()?;
         while builder.size() < signed.size {
-            let frame::Step::Frame = frames.step()? else { return Err(UNREADABLE) };
+            match frames.step()? {
+                Next::Frame => {}
+                Next::Bad(finding) => return Err(finding.into()),
+                Next::End | Next::Torn { .. } => return Err(UNREADABLE),
+            }
             for (entry, leaf) in frames.entries() {
                 builder.push(entry, leaf, &mut write)?;
                 // Partial tiles of older checkpoints stand in the last tile of each level only.
@@ -184,6 +213,7 @@ impl Publisher {
             builder.partials(&mut write)?;
             self.fs.replace(&self.dir.join(PUBLISHED), self.note.as_bytes()).map_err(|_| UNREADABLE)?;
             self.published = true;
+            self.archiving.published(self.signed.size);
         }
         Ok(())
     }

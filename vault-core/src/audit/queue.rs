@@ -1,6 +1,6 @@
 //! Between those who append and the writer thread: a bounded queue, and what became of the log.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
@@ -8,6 +8,7 @@ use futures_channel::oneshot;
 use super::entry::{Body, Draft, Status};
 use super::group::Group;
 use super::merkle::Hash;
+use super::sink_hub::Hub;
 use crate::error::{Dependency, Error};
 use crate::id::{RequestId, TenantId};
 
@@ -34,14 +35,34 @@ pub enum Health {
     Stalled,
     /// It takes no entry until what holds it lets go ([`super::Log::hold`]).
     Held(&'static str),
+    /// It takes no new calls: a mandatory sink does not confirm, and is tried again ([`super::Log::attach`]).
+    SinkDown(&'static str),
     /// It takes no entry until it is opened again.
     Failed(&'static str),
 }
 
+/// Who waits, and for what. `Err` says why an entry that is in the log was not confirmed by the sinks.
 pub(super) enum Reply {
-    Receipt(oneshot::Sender<Receipt>),
-    Intent(oneshot::Sender<Armed>),
+    /// The log's own events: they wait for the log alone, and no sink refuses them.
+    Durable(oneshot::Sender<Result<Receipt, &'static str>>),
+    /// A refused call.
+    Refusal(oneshot::Sender<Result<Receipt, &'static str>>),
+    /// The end of what was begun: no sink refuses it.
+    End(oneshot::Sender<Result<Receipt, &'static str>>),
+    /// A call begins.
+    Intent(oneshot::Sender<Result<Armed, &'static str>>),
     Nobody,
+}
+
+impl Reply {
+    /// Whether this is a call's entry, whose answer waits for every mandatory sink.
+    pub(super) const fn waits_for_sinks(&self) -> bool {
+        matches!(self, Self::Refusal(_) | Self::End(_) | Self::Intent(_))
+    }
+
+    const fn begins(&self) -> bool {
+        matches!(self, Self::Refusal(_) | Self::Intent(_))
+    }
 }
 
 pub(super) struct Pending {
@@ -64,6 +85,8 @@ struct Queue {
     group_since: Option<Instant>,
     tiles: Option<&'static str>,
     held: Option<&'static str>,
+    /// Why the sinks let no call begin.
+    blocked: Option<&'static str>,
 }
 
 /// What the threads share.
@@ -72,14 +95,24 @@ pub(super) struct Shared {
     wake: Condvar,
     capacity: usize,
     stall: Duration,
+    /// Set once, if there are any.
+    pub(super) sinks: OnceLock<Arc<Hub>>,
 }
 
 const STALLED: Error = Error::unavailable(Dependency::Audit, "the log's disk does not answer");
 
 impl Shared {
     pub(super) const fn new(capacity: usize, stall: Duration) -> Self {
-        let queue = Queue { waiting: Vec::new(), bytes: 0, run: Run::Open, group_since: None, tiles: None, held: None };
-        Self { queue: Mutex::new(queue), wake: Condvar::new(), capacity, stall }
+        let queue = Queue {
+            waiting: Vec::new(),
+            bytes: 0,
+            run: Run::Open,
+            group_since: None,
+            tiles: None,
+            held: None,
+            blocked: None,
+        };
+        Self { queue: Mutex::new(queue), wake: Condvar::new(), capacity, stall, sinks: OnceLock::new() }
     }
 
     // Every change under the lock is complete in itself, so a panic elsewhere leaves the queue usable.
@@ -103,6 +136,9 @@ impl Shared {
         if let Some(why) = queue.held.filter(|_| !pending.iter().all(|p| matches!(p.reply, Reply::Nobody))) {
             return Err(Error::unavailable(Dependency::Audit, why));
         }
+        if let Some(why) = queue.blocked.filter(|_| pending.iter().any(|p| p.reply.begins())) {
+            return Err(Error::unavailable(Dependency::Audit, why));
+        }
         if queue.waiting.len() + pending.len() > self.capacity || queue.bytes + bytes > MAX_BYTES {
             return Err(Error::unavailable(Dependency::Audit, "too many entries wait for the disk; retry later"));
         }
@@ -114,7 +150,7 @@ impl Shared {
     }
 
     /// Queues an entry that nobody waits for, beyond the bound: each follows from one that was within it.
-    fn submit_unawaited(&self, draft: Draft) {
+    pub(super) fn submit_unawaited(&self, draft: Draft) {
         let mut queue = self.lock();
         if matches!(queue.run, Run::Failed(_)) {
             return;
@@ -171,6 +207,10 @@ impl Shared {
         self.lock().held = why;
     }
 
+    pub(super) fn block(&self, why: Option<&'static str>) {
+        self.lock().blocked = why;
+    }
+
     pub(super) fn tiles_behind(&self, why: &'static str) {
         self.lock().tiles.get_or_insert(why);
     }
@@ -182,7 +222,16 @@ impl Shared {
             Run::Closing => Health::Failed("the log is closed"),
             Run::Open if queue.group_since.is_some_and(|since| since.elapsed() > self.stall) => Health::Stalled,
             Run::Open if queue.held.is_some() => Health::Held(queue.held.unwrap_or_default()),
+            Run::Open if queue.blocked.is_some() => Health::SinkDown(queue.blocked.unwrap_or_default()),
             Run::Open => queue.tiles.map_or(Health::Good, Health::TilesBehind),
+        }
+    }
+
+    /// Waits for an answer; for what to tell one whose entry was not acknowledged.
+    pub(super) async fn answer<T>(&self, receiver: oneshot::Receiver<Result<T, &'static str>>) -> Result<T, Error> {
+        match receiver.await {
+            Ok(answer) => answer.map_err(|why| Error::unavailable(Dependency::Audit, why)),
+            Err(_) => Err(self.unavailable()),
         }
     }
 

@@ -171,7 +171,7 @@ impl Log {
         self.shared.submit(pending)?;
         let mut recorded = Vec::with_capacity(waiting.len());
         for (what, receiver) in waiting {
-            let armed = receiver.await.map_err(|_| self.shared.unavailable())?;
+            let armed = self.shared.answer(receiver).await?;
             recorded.push(Recorded { what, armed });
         }
         Ok(recorded)
@@ -264,9 +264,9 @@ impl Log {
         let decision = recorded.permit().decision();
         let draft = Draft::new(Some(decision.request), decision.resource.tenant.clone(), body);
         let (sender, receiver) = oneshot::channel();
-        self.shared.submit(vec![Pending { draft, reply: Reply::Receipt(sender) }])?;
+        self.shared.submit(vec![Pending { draft, reply: Reply::End(sender) }])?;
         recorded.armed.settle();
-        receiver.await.map_err(|_| self.shared.unavailable())
+        self.shared.answer(receiver).await
     }
 
     /// Records a refusal, durably, before it is answered.
@@ -281,6 +281,9 @@ impl Log {
             check: refusal.check.name().to_owned(),
             reason: refusal.reason.to_owned(),
         };
-        self.append(Draft::new(Some(decision.request), decision.resource.tenant.clone(), &body)).await
+        let draft = Draft::new(Some(decision.request), decision.resource.tenant.clone(), &body);
+        let (sender, receiver) = oneshot::channel();
+        self.shared.submit(vec![Pending { draft, reply: Reply::Refusal(sender) }])?;
+        self.shared.answer(receiver).await
     }
 }

@@ -4,16 +4,20 @@ use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
-use super::anchor::{Anchor, PolicyMark};
+use super::anchor::{Anchor, PolicyMark, newest_list, operators_from_body};
 use super::checkpoint::{self, Checkpoint};
 use super::entry::{Entry, first_previous};
-use super::frame::{self, UNREADABLE};
+use super::frame::{Start, UNREADABLE};
+use super::log_keys::{self, Chain};
 use super::merkle::{Edge, Hash};
 use super::note::MAX_NOTE;
+use super::segments::{Frames, Next, Segments};
 use super::signer::LogVerifier;
+use super::snapshot::Snapshot;
 use crate::error::Error;
-use crate::fs::{Fs, Open};
+use crate::fs::Fs;
 use crate::id::TenantId;
+use crate::time::Timestamp;
 
 pub(super) const ENTRIES: &str = "entries.log";
 pub(super) const CHECKPOINTS: &str = "checkpoints";
@@ -28,8 +32,10 @@ pub enum Finding {
     Entry {
         /// The first index that is not as it was written.
         index: u64,
-        /// The byte in `entries.log` at which its frame starts.
+        /// The byte in the segment's file at which its frame starts.
         position: u64,
+        /// The segment's file, from the log's directory.
+        file: String,
         /// What does not hold.
         why: String,
     },
@@ -62,6 +68,25 @@ pub enum Finding {
         /// What does not hold.
         why: &'static str,
     },
+    /// A segment is missing, exchanged, or does not continue the one before it. Nothing from its first entry on could be
+    /// checked.
+    Segment {
+        /// Its number.
+        number: u32,
+        /// The index of its first entry.
+        first: u64,
+        /// Its file, from the log's directory.
+        file: String,
+        /// What does not hold.
+        why: String,
+    },
+    /// What is kept of the log at the start of a segment is not what the log comes to there. The durable record is sound.
+    State {
+        /// The segment.
+        number: u32,
+        /// What does not hold.
+        why: String,
+    },
     /// A tile or entry bundle differs from the entries. The durable record is sound; opening the log writes it again.
     Tile {
         /// Its path in the log's directory.
@@ -86,9 +111,13 @@ pub enum Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Entry { index, position, why } => {
-                write!(f, "entry {index} (frame at byte {position} of {ENTRIES}): {why}")
+            Self::Entry { index, position, file, why } => {
+                write!(f, "entry {index} (frame at byte {position} of {file}): {why}")
             }
+            Self::Segment { number, first, file, why } => {
+                write!(f, "segment {number}, from entry {first} on ({file}): {why}")
+            }
+            Self::State { number, why } => write!(f, "state.{number:06}: {why}"),
             Self::Tree { last_good: Some(good), first_bad } => write!(
                 f,
                 "the tree was recomputed: the checkpoint of size {} holds, the one of size {} does not",
@@ -124,25 +153,25 @@ pub(super) type Tenants = HashMap<TenantId, (u64, Hash)>;
 
 /// Where a log stands.
 pub(super) struct State {
-    pub(super) edge: Edge,
-    pub(super) tenants: Tenants,
-    /// The last recorded state of the store.
-    pub(super) anchor: Option<Anchor>,
-    /// The last policy bundle that came into force.
-    pub(super) policy: Option<PolicyMark>,
-    /// The hash of the last frame.
+    /// What it comes to. Of the tiles nothing.
+    pub(super) at: Snapshot,
+    /// The hash that the next frame names.
     pub(super) chain: Hash,
+    /// Where the open segment begins; and false if its file is missing, because a crash came while it was made.
+    pub(super) start: Start,
+    pub(super) is_open: bool,
+    /// When the first entry of the open segment was written.
+    pub(super) since: Option<Timestamp>,
     /// The end of the last whole frame, and how many bytes of an incomplete one follow.
     pub(super) entries_end: u64,
     pub(super) torn: u64,
-    /// The end of the last frame that a checkpoint covers.
+    /// The end of the last frame of the open segment that a checkpoint covers.
     pub(super) signed_end: u64,
     /// The end of the last whole checkpoint, and whether an incomplete one follows.
     pub(super) checkpoints_end: u64,
     /// The start of that checkpoint.
     pub(super) last_note: u64,
     pub(super) checkpoint_torn: bool,
-    pub(super) last: Option<Checkpoint>,
 }
 
 /// Is shown everything that holds, in order.
@@ -151,6 +180,8 @@ pub(super) trait Watch {
     fn checkpoint(&mut self, checkpoint: &Checkpoint) -> Result<(), Error>;
     /// After an entry: the tree over everything up to it.
     fn tree(&mut self, edge: &Edge) -> Option<Finding>;
+    /// Between two segments: what the log comes to. Of the tiles nothing.
+    fn segment(&mut self, at: &Snapshot) -> Result<Option<Finding>, Error>;
 }
 
 /// Watches nothing.
@@ -166,6 +197,9 @@ impl Watch for Unwatched {
     fn tree(&mut self, _: &Edge) -> Option<Finding> {
         None
     }
+    fn segment(&mut self, _: &Snapshot) -> Result<Option<Finding>, Error> {
+        Ok(None)
+    }
 }
 
 /// The checkpoint that tlog-tiles publishes, if there is one.
@@ -179,8 +213,13 @@ pub(super) fn published(
         return Ok(Ok(None));
     }
     let bytes = fs.read(&path, MAX_NOTE as u64).map_err(|_| UNREADABLE)?;
-    let checkpoint = std::str::from_utf8(&bytes).ok().and_then(|note| Checkpoint::verify(note, verifier).ok());
-    Ok(checkpoint.map(Some).ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
+    let keys = log_keys::known(fs, dir, verifier)?;
+    let note = std::str::from_utf8(&bytes).ok();
+    let checkpoint = note.and_then(|note| Checkpoint::verify_any(note, keys.iter().map(|key| &key.verifier)).ok());
+    Ok(checkpoint
+        .map(|(checkpoint, _)| checkpoint)
+        .map(Some)
+        .ok_or(Finding::File { file: PUBLISHED, why: "not a checkpoint signed by this log's key" }))
 }
 
 /// Checks one entry against its place in the log and in its tenant's chain.
@@ -201,24 +240,22 @@ fn check_entry(bytes: &[u8], leaf: Hash, index: u64, tenants: &mut Tenants) -> R
 }
 
 /// The checkpoints, one ahead.
-struct Ahead<'v> {
+struct Ahead {
     reader: checkpoint::Reader,
-    verifier: &'v LogVerifier,
-    next: Option<Checkpoint>,
+    next: Option<(Checkpoint, String)>,
     end: u64,
     last_note: u64,
     torn: bool,
-    last: Option<Checkpoint>,
 }
 
-impl Ahead<'_> {
-    fn advance(&mut self) -> Result<Option<Finding>, Error> {
+impl Ahead {
+    fn advance(&mut self, keys: &Chain) -> Result<Option<Finding>, Error> {
         let start = self.reader.position();
         self.end = start;
-        self.next = match self.reader.step(self.verifier)? {
+        self.next = match self.reader.step(keys.active())? {
             checkpoint::Step::Checkpoint(next) => {
                 self.last_note = start;
-                Some(next)
+                Some((next, self.reader.note().to_owned()))
             }
             checkpoint::Step::End => None,
             checkpoint::Step::Torn { at } => {
@@ -226,113 +263,161 @@ impl Ahead<'_> {
                 self.torn = true;
                 None
             }
-            checkpoint::Step::Bad { at, why } => return Ok(Some(Finding::Checkpoint { position: at, why })),
+            checkpoint::Step::Bad { at, why } => {
+                let why = keys.accuse(self.reader.note()).unwrap_or(why);
+                return Ok(Some(Finding::Checkpoint { position: at, why }));
+            }
         };
         Ok(None)
     }
 
     /// Compares the tree with the checkpoint of its size, if there is one.
-    fn compare(&mut self, edge: &Edge, watch: &mut dyn Watch) -> Result<Option<Finding>, Error> {
-        let Some(next) = self.next.filter(|next| next.size == edge.size()) else { return Ok(None) };
-        if next.root != edge.root() {
-            return Ok(Some(Finding::Tree { last_good: self.last, first_bad: next }));
+    fn compare(&mut self, at: &mut Snapshot, watch: &mut dyn Watch) -> Result<Option<Finding>, Error> {
+        let Some((next, note)) = self.next.take_if(|(next, _)| next.size == at.edge.size()) else { return Ok(None) };
+        if next.root != at.edge.root() {
+            return Ok(Some(Finding::Tree { last_good: at.last, first_bad: next }));
+        }
+        if let Err(error) = at.keys.checkpoint(&next, &note) {
+            return Ok(Some(Finding::Checkpoint { position: self.last_note, why: error.to_string() }));
         }
         watch.checkpoint(&next)?;
-        self.last = Some(next);
-        self.advance()
+        at.last = Some(next);
+        at.checkpoints += 1;
+        let finding = self.advance(&at.keys)?;
+        at.checkpoints_at = self.end;
+        Ok(finding)
     }
 }
 
-/// Reads everything and changes nothing. Memory: one frame, and each tenant's last hash.
+/// Reads everything behind a snapshot, up to the end of a segment if one is named, and changes nothing. Memory: one frame,
+/// and each tenant's last hash.
 ///
 /// # Errors
 /// [`Error::Unavailable`] if a file cannot be read; what `watch` returns. Damage is a [`Finding`].
 pub(super) fn replay(
-    fs: &dyn Fs,
-    dir: &Path,
+    segments: &Segments,
+    from: Snapshot,
     verifier: &LogVerifier,
+    until: Option<u32>,
     watch: &mut dyn Watch,
 ) -> Result<Result<State, Finding>, Error> {
-    for file in [ENTRIES, CHECKPOINTS] {
-        if !fs.exists(&dir.join(file)) {
-            return Ok(Err(Finding::File { file, why: "the file is missing" }));
-        }
+    let (fs, dir) = (&*segments.fs, segments.dir.as_path());
+    if !fs.exists(&dir.join(CHECKPOINTS)) {
+        return Ok(Err(Finding::File { file: CHECKPOINTS, why: "the file is missing" }));
     }
     // In the reverse order of writing, so that a log that grows meanwhile is not taken for a damaged one.
     let published = match published(fs, dir, verifier)? {
         Ok(published) => published,
         Err(finding) => return Ok(Err(finding)),
     };
-    let reader = checkpoint::Reader::open(fs, &dir.join(CHECKPOINTS))?;
-    let file = fs.open(&dir.join(ENTRIES), Open::Read).map_err(|_| UNREADABLE)?;
-    let mut frames = match frame::Reader::new(file, verifier.origin()) {
-        Ok(frames) => frames,
-        Err(Error::Corrupt { .. }) => {
-            return Ok(Err(Finding::File { file: ENTRIES, why: "byte 0: not the header of this log" }));
+    let mut reader = checkpoint::Reader::open(fs, &dir.join(CHECKPOINTS))?;
+    reader.skip_to(from.checkpoints_at, from.last.map(|last| last.size));
+    let mut frames = Frames::at(segments.clone(), from.start()).until(until);
+    match frames.enter()? {
+        Ok(false) if from.number == 0 => {
+            return Ok(Err(Finding::File { file: ENTRIES, why: "the file is missing" }));
         }
-        Err(error) => return Err(error),
-    };
-    let mut ahead = Ahead { reader, verifier, next: None, end: 0, last_note: 0, torn: false, last: None };
-    let mut edge = Edge::new();
-    let mut tenants = Tenants::new();
-    let (mut anchor, mut policy) = (None, None);
-    let mut signed_end = frames.position();
-    if let Some(finding) = ahead.advance()? {
+        Ok(_) => {}
+        Err(finding) => return Ok(Err(finding)),
+    }
+    let (end, last_note) = (from.checkpoints_at, from.checkpoints_at);
+    let mut ahead = Ahead { reader, next: None, end, last_note, torn: false };
+    let mut at = from;
+    let mut since = None;
+    let mut signed = None;
+    if let Some(finding) = ahead.advance(&at.keys)? {
         return Ok(Err(finding));
     }
-    if let Some(finding) = ahead.compare(&edge, watch)? {
+    if let Some(finding) = ahead.compare(&mut at, watch)? {
         return Ok(Err(finding));
     }
     let torn = loop {
-        let position = frames.position();
-        match frames.step()? {
-            frame::Step::End => break 0,
-            frame::Step::Torn { bytes } => break bytes,
-            frame::Step::Bad { index, at, why } => {
-                return Ok(Err(Finding::Entry { index, position: at, why: why.to_owned() }));
+        let step = frames.step()?;
+        if frames.number() != at.number {
+            (at.number, at.previous) = (frames.number(), frames.start().previous);
+            at.checkpoints_at = ahead.end;
+            if let Some(finding) = watch.segment(&at)? {
+                return Ok(Err(finding));
             }
-            frame::Step::Frame => {}
+        }
+        match step {
+            Next::End => break 0,
+            Next::Torn { bytes } => break bytes,
+            Next::Bad(finding) => return Ok(Err(finding)),
+            Next::Frame => {}
         }
         for (bytes, leaf) in frames.entries() {
-            let index = edge.size();
-            match check_entry(bytes, leaf, index, &mut tenants) {
+            let index = at.edge.size();
+            match check_entry(bytes, leaf, index, &mut at.tenants) {
                 Ok(entry) => {
-                    anchor = Anchor::from_body(&entry.body).or(anchor);
-                    policy = PolicyMark::from_body(&entry.body).or(policy);
+                    at.anchor = Anchor::from_body(&entry.body).or(at.anchor);
+                    at.policy = PolicyMark::from_body(&entry.body).or(at.policy);
+                    at.operators = newest_list(operators_from_body(&entry.body), at.operators);
+                    at.keys.entry(index, &entry.body);
+                    if index == frames.start().first {
+                        since = Some(entry.time);
+                    }
                 }
-                Err(why) => return Ok(Err(Finding::Entry { index, position, why })),
+                Err(why) => {
+                    let (position, file) = (frames.frame_at(), frames.file());
+                    return Ok(Err(Finding::Entry { index, position, file, why }));
+                }
             }
-            edge.push(leaf);
+            at.edge.push(leaf);
             watch.entry(index, bytes, leaf)?;
-            if let Some(finding) = watch.tree(&edge) {
+            if let Some(finding) = watch.tree(&at.edge) {
                 return Ok(Err(finding));
             }
-            if let Some(finding) = ahead.compare(&edge, watch)? {
+            if let Some(finding) = ahead.compare(&mut at, watch)? {
                 return Ok(Err(finding));
             }
         }
-        if ahead.last.is_some_and(|last| last.size == edge.size()) {
-            signed_end = frames.position();
+        if at.last.is_some_and(|last| last.size == at.edge.size()) {
+            signed = Some((frames.number(), frames.position()));
         }
     };
-    if let Some(checkpoint) = ahead.next {
-        return Ok(Err(Finding::Missing { entries: edge.size(), checkpoint }));
+    if until.is_none() {
+        if let Some((checkpoint, _)) = ahead.next {
+            return Ok(Err(Finding::Missing { entries: at.edge.size(), checkpoint }));
+        }
+        if published.is_some_and(|published| at.last.is_none_or(|last| published.size > last.size)) {
+            return Ok(Err(Finding::File {
+                file: CHECKPOINTS,
+                why: "the published checkpoint is not among those kept",
+            }));
+        }
     }
-    if published.is_some_and(|published| ahead.last.is_none_or(|last| published.size > last.size)) {
-        return Ok(Err(Finding::File { file: CHECKPOINTS, why: "the published checkpoint is not among those kept" }));
-    }
+    let start = frames.start().clone();
+    let header = start.header(&segments.origin).0.len() as u64;
+    let is_open = frames.is_open_segment();
     Ok(Ok(State {
-        edge,
-        tenants,
-        anchor,
-        policy,
         chain: frames.chain(),
+        since: since.filter(|_| at.edge.size() > start.first),
         entries_end: frames.position(),
         torn,
-        signed_end,
+        signed_end: signed.filter(|(number, _)| *number == start.number).map_or(header, |(_, end)| end),
+        start,
+        is_open,
         checkpoints_end: ahead.end,
         last_note: ahead.last_note,
         checkpoint_torn: ahead.torn,
-        last: ahead.last,
+        at,
     }))
+}
+
+/// The snapshot from which the log can be read on: the newest whose segments are there, else that of the empty log.
+///
+/// # Errors
+/// [`Error::Unavailable`] if a file cannot be read.
+pub(super) fn newest(segments: &Segments, verifier: &LogVerifier) -> Result<Snapshot, Error> {
+    for number in Snapshot::numbers(segments) {
+        match Snapshot::read(segments, number) {
+            Ok(snapshot) => return Ok(snapshot),
+            // One that is damaged, or that somebody else wrote, is not used: what it stands for is read instead.
+            Err(Error::Corrupt { .. } | Error::Invalid { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let first = log_keys::first(&*segments.fs, &segments.dir, verifier)?;
+    Ok(Snapshot::empty(first))
 }

@@ -89,6 +89,11 @@ impl LogVerifier {
         self.public == other.public
     }
 
+    /// The key's id, eight hexadecimal digits, as its text has it behind the name.
+    pub fn short(&self) -> String {
+        format!("{:08x}", u32::from_be_bytes(self.key_id()))
+    }
+
     /// The log's name, which is also its key's name.
     pub fn origin(&self) -> &str {
         &self.origin

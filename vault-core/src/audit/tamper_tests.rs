@@ -253,7 +253,7 @@ fn a_recomputed_tree_is_found_between_checkpoints() {
     log.close().unwrap();
     let mut sizes = Vec::new();
     let mut reader = checkpoint::Reader::open(&OsFs, &place.file("checkpoints")).unwrap();
-    while let checkpoint::Step::Checkpoint(checkpoint) = reader.step(&place.verifier()).unwrap() {
+    while let checkpoint::Step::Checkpoint(checkpoint) = reader.step([&place.verifier()]).unwrap() {
         sizes.push(checkpoint.size);
     }
     let good = groups(&place);
@@ -311,7 +311,7 @@ fn rollback_and_fork_are_found_only_with_what_was_kept_elsewhere() {
     let kept = check(&place, &VerifyOptions::default()).last.unwrap();
     let leaf = merkle::leaf_hash(&groups(&place)[9][0]);
     let receipt = Receipt { index: 18, leaf_hash: leaf };
-    let options = VerifyOptions { outside: vec![kept], receipts: vec![receipt] };
+    let options = VerifyOptions { outside: vec![kept], receipts: vec![receipt], ..VerifyOptions::default() };
     assert_eq!(check(&place, &options).anchored, Some(20));
 
     // Back to the first checkpoint, everywhere in the directory.
@@ -323,7 +323,8 @@ fn rollback_and_fork_are_found_only_with_what_was_kept_elsewhere() {
     let alone = check(&place, &VerifyOptions::default());
     assert!(alone.is_sound() && alone.anchored.is_none());
     assert!(alone.to_string().contains("was not shown"));
-    let only = |outside, receipts| check(&place, &VerifyOptions { outside, receipts }).finding;
+    let options = |outside, receipts| VerifyOptions { outside, receipts, ..VerifyOptions::default() };
+    let only = |outside, receipts| check(&place, &options(outside, receipts)).finding;
     assert_eq!(only(vec![kept], vec![]), Some(Finding::Outside { checkpoint: kept, entries: 1 }));
     assert_eq!(only(vec![], vec![receipt]), Some(Finding::Receipt { index: 18 }));
 

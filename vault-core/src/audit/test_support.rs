@@ -58,6 +58,9 @@ impl File for FaultyFile {
     fn links(&self) -> io::Result<u64> {
         self.0.links()
     }
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.0.identity()
+    }
 }
 
 impl Fs for FaultyFs {
@@ -84,6 +87,9 @@ impl Fs for FaultyFs {
     }
     fn lock(&self, path: &Path) -> io::Result<Box<dyn crate::fs::Lock>> {
         OsFs.lock(path)
+    }
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(self.clone())
     }
 }
 
@@ -117,6 +123,25 @@ impl Place {
         Log::open_with(Arc::new(self.fs.clone()), &self.dir, self.signer(), clock, options)
     }
 
+    /// With segments of about a KiB, and a checkpoint at once.
+    pub(super) fn open_cutting(&self) -> (Log, Recovery) {
+        self.open_with(self.cutting()).unwrap()
+    }
+
+    pub(super) fn cutting(&self) -> Options {
+        Options {
+            checkpoint_every: Duration::ZERO,
+            segment_size: 1000,
+            archive_retry: Duration::from_millis(20),
+            ..Options::default()
+        }
+    }
+
+    pub(super) fn open_with(&self, options: Options) -> Result<(Log, Recovery), Error> {
+        let clock = Arc::new(ManualClock::new(Timestamp(1_700_000_000_000)));
+        Log::open_with(Arc::new(self.fs.clone()), &self.dir, self.signer(), clock, options)
+    }
+
     /// No checkpoint but at opening and closing.
     pub(super) fn open(&self) -> (Log, Recovery) {
         self.try_open(Duration::from_secs(3600)).unwrap()
@@ -146,6 +171,7 @@ impl Place {
 pub(super) fn decision(tenant: &str, request: u8) -> Decision {
     Decision {
         principal: "spiffe://prod.example/billing".to_owned(),
+        person: None,
         action: "Decrypt",
         resource: Resource {
             tenant: Some(TenantId::parse(tenant).unwrap()),

@@ -39,7 +39,7 @@ pub(super) struct Tile<'a> {
 }
 
 /// The partial tiles at the right edge, from which full ones fall out. Memory: one bundle and 256 hashes a level.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Builder {
     size: u64,
     bundle: Vec<u8>,
@@ -49,6 +49,15 @@ pub(super) struct Builder {
 type Sink<'s> = &'s mut dyn FnMut(Tile<'_>) -> Result<(), Error>;
 
 impl Builder {
+    /// The bundle and the hashes of each level, none of them full.
+    pub(super) fn parts(&self) -> (&[u8], &[Vec<u8>]) {
+        (&self.bundle, &self.levels)
+    }
+
+    pub(super) const fn from_parts(size: u64, bundle: Vec<u8>, levels: Vec<Vec<u8>>) -> Self {
+        Self { size, bundle, levels }
+    }
+
     pub(super) const fn size(&self) -> u64 {
         self.size
     }
@@ -81,6 +90,27 @@ impl Builder {
             tile.chunks_exact(HASH).filter_map(|hash| hash.try_into().ok()).for_each(|hash| edge.push(hash));
             node = edge.root();
             tile.clear();
+        }
+        Ok(())
+    }
+
+    /// Gives the partial tiles and bundles of all smaller sizes, those of the tiles that are not full now, to `sink`.
+    pub(super) fn smaller(&self, sink: Sink<'_>) -> Result<(), Error> {
+        let mut end = 0;
+        for width in 1.. {
+            let len = self.bundle.get(end..end + 2).and_then(|len| <[u8; 2]>::try_from(len).ok());
+            let Some(len) = len else { break };
+            end += 2 + usize::from(u16::from_be_bytes(len));
+            let bytes = self.bundle.get(..end).unwrap_or_default();
+            sink(Tile { level: None, index: self.size / WIDTH as u64, width, bytes })?;
+        }
+        let mut count = self.size;
+        for (level, tile) in self.levels.iter().enumerate() {
+            count /= WIDTH as u64;
+            for width in 1..=tile.len() / HASH {
+                let bytes = tile.get(..width * HASH).unwrap_or_default();
+                sink(Tile { level: Some(level), index: count, width, bytes })?;
+            }
         }
         Ok(())
     }
@@ -126,6 +156,14 @@ pub(super) fn write(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Erro
         write_aside(fs, &path, tile.bytes)?;
     }
     if tile.width == WIDTH { remove_partials(fs, &path) } else { Ok(()) }
+}
+
+/// Makes a tile durable that is written; writes it if it is not.
+pub(super) fn sync(fs: &dyn Fs, dir: &Path, tile: &Tile<'_>) -> Result<(), Error> {
+    write(fs, dir, tile)?;
+    let path = tile_path(dir, tile.level, tile.index, tile.width);
+    let file = fs.open(&path, Open::ReadWrite).map_err(|_| FAILED)?;
+    file.sync_data().map_err(|_| FAILED)
 }
 
 fn write_aside(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), Error> {

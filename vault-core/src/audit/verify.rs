@@ -1,14 +1,18 @@
 //! Verification of a log from its files alone: no secret, no running gateway, nothing changed.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::checkpoint::Checkpoint;
+use super::frame::UNREADABLE;
+use super::log_keys::{self, Chain, LogKey};
 use super::merkle::{Edge, Hash};
 use super::queue::Receipt;
 use super::receipt::AuditReceipt;
-use super::replay::{self, Finding, Watch, replay};
+use super::replay::{self, Finding, VKEY, Watch, newest, replay};
+use super::segments::Segments;
 use super::signer::LogVerifier;
+use super::snapshot::Snapshot;
 use super::tiles::{self, Tile};
 use crate::error::Error;
 use crate::fs::Fs;
@@ -21,6 +25,10 @@ pub struct VerifyOptions {
     pub outside: Vec<Checkpoint>,
     /// Entries that callers kept the hashes of.
     pub receipts: Vec<Receipt>,
+    /// Where archived segments are; `None` for where the log says.
+    pub archive: Option<PathBuf>,
+    /// Where segments are missing, begin at the newest state that the log has signed, instead of finding them missing.
+    pub skip_missing: bool,
 }
 
 impl VerifyOptions {
@@ -38,8 +46,14 @@ impl VerifyOptions {
 /// What was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// How many entries hold, counted from the first. Without a finding: all.
+    /// How many entries hold, counted from the first, those in [`Self::skipped`] included. Without a finding: all.
     pub entries: u64,
+    /// The entries before this one were not checked, because segments are missing; 0 where all were.
+    pub skipped: u64,
+    /// The numbers of the segments that are missing, where they were skipped.
+    pub missing: Vec<u32>,
+    /// The keys that signed the log, each introduced by the one before it; empty with a finding.
+    pub keys: Vec<LogKey>,
     /// How many checkpoints hold.
     pub checkpoints: u64,
     /// How many tenants have entries among them.
@@ -80,6 +94,18 @@ impl fmt::Display for Report {
                 write!(f, "; {} bytes of an unfinished frame at the end", self.incomplete)?;
             }
         }
+        if self.skipped > 0 {
+            let missing: Vec<String> = self.missing.iter().map(u32::to_string).collect();
+            write!(
+                f,
+                "; NOT CHECKED: entries 0 to {} and the checkpoints over them, because segments are missing: {}",
+                self.skipped - 1,
+                missing.join(", ")
+            )?;
+        }
+        if self.keys.len() > 1 {
+            write!(f, "; signed by {} keys, one after the other", self.keys.len())?;
+        }
         match self.anchored {
             Some(size) => write!(f, "; not rolled back before entry {size}, by what was kept elsewhere"),
             None => {
@@ -92,6 +118,8 @@ impl fmt::Display for Report {
 struct Auditor<'a> {
     fs: &'a dyn Fs,
     dir: &'a Path,
+    segments: &'a Segments,
+    snapshots: Vec<u32>,
     outside: Vec<Checkpoint>,
     receipts: Vec<Receipt>,
     tiles: tiles::Builder,
@@ -153,6 +181,23 @@ impl Watch for Auditor<'_> {
         }
         self.outside(edge)
     }
+
+    fn segment(&mut self, at: &Snapshot) -> Result<Option<Finding>, Error> {
+        if !self.snapshots.contains(&at.number) {
+            return Ok(None);
+        }
+        let why = match Snapshot::read(self.segments, at.number) {
+            Ok(kept) if kept.body() == (Snapshot { tiles: self.tiles.clone(), ..at.clone() }).body() => {
+                return Ok(None);
+            }
+            Ok(_) => "not what the log comes to there".to_owned(),
+            Err(Error::Corrupt { at, .. }) => at,
+            Err(Error::Unavailable { dependency, why }) => return Err(Error::Unavailable { dependency, why }),
+            Err(_) => "damaged".to_owned(),
+        };
+        self.bad_tile.get_or_insert(Finding::State { number: at.number, why });
+        Ok(None)
+    }
 }
 
 impl Auditor<'_> {
@@ -168,8 +213,26 @@ impl Auditor<'_> {
     }
 }
 
+/// The key that was given must be one of the log's; and what the log lists must be the keys, or the first of them.
+fn key_finding(fs: &dyn Fs, dir: &Path, keys: &Chain, given: &LogVerifier) -> Result<Option<Finding>, Error> {
+    let finding = |why| Ok(Some(Finding::File { file: VKEY, why }));
+    if !keys.keys().iter().any(|key| key.verifier == *given) {
+        return finding("the key that was given never signed this log");
+    }
+    let path = dir.join(VKEY);
+    if fs.exists(&path) {
+        let listed = fs.read(&path, 1 << 20).map_err(|_| UNREADABLE)?;
+        if listed.is_empty() || !keys.file().as_bytes().starts_with(&listed) {
+            return finding("it does not list the keys that signed the log");
+        }
+    }
+    Ok(None)
+}
+
 /// Reads the whole log in `dir` and recomputes everything: frames, entries, tenants' chains, the tree, every
-/// checkpoint's signature and root, tiles and bundles. Memory: one frame, and one hash a tenant.
+/// checkpoint's signature and root, tiles and bundles, archived segments included. It begins with the log's first key, by
+/// what `log.pub` lists if `verifier` is in it, and follows each key to the one that it introduces; `verifier` must be one
+/// of them. Memory: one frame, and one hash a tenant.
 ///
 /// What is wrong is in the report, not an error.
 ///
@@ -177,30 +240,53 @@ impl Auditor<'_> {
 /// [`Error::Unavailable`] if a file cannot be read.
 pub fn verify(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, options: &VerifyOptions) -> Result<Report, Error> {
     let published = replay::published(fs, dir, verifier)?.unwrap_or(None);
+    let segments = Segments::of(fs, dir, options.archive.as_deref(), verifier.origin());
+    let first = log_keys::first(fs, dir, verifier)?;
+    let (mut from, mut missing) = (Snapshot::empty(first.clone()), Vec::new());
+    if options.skip_missing {
+        let newest = newest(&segments, &first)?;
+        missing.extend((0..newest.number).filter(|number| !segments.is_sealed(*number)));
+        if !missing.is_empty() {
+            from = newest;
+        }
+    }
+    let skipped = from.edge.size();
+    let before = |size: u64| skipped > 0 && size <= skipped;
+    if options.outside.iter().any(|kept| before(kept.size))
+        || options.receipts.iter().any(|kept| before(kept.index + 1))
+    {
+        return Err(Error::FailedPrecondition(
+            "a checkpoint or receipt is about entries whose segments are missing; bring them back, or leave it out",
+        ));
+    }
     let mut auditor = Auditor {
         fs,
         dir,
+        segments: &segments,
+        snapshots: Snapshot::numbers(&segments),
         outside: options.outside.clone(),
         receipts: options.receipts.clone(),
-        tiles: tiles::Builder::default(),
+        tiles: from.tiles.clone(),
         published: published.map_or(0, |published| published.size),
         bad_tile: None,
-        entries: 0,
+        entries: skipped,
         checkpoints: 0,
-        last: None,
+        last: from.last,
         leaf: None,
         anchored: None,
     };
     // The next to compare is at the end.
     auditor.outside.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.size));
     auditor.receipts.sort_by_key(|receipt| std::cmp::Reverse(receipt.index));
-    let mut finding = auditor.outside(&Edge::new());
-    let (mut tenants, mut incomplete) = (0, 0);
+    let mut finding = if skipped == 0 { auditor.outside(&Edge::new()) } else { None };
+    let (mut tenants, mut incomplete, mut keys) = (0, 0, Vec::new());
     if finding.is_none() {
-        match replay(fs, dir, verifier, &mut auditor)? {
+        match replay(&segments, from, verifier, None, &mut auditor)? {
             Ok(state) => {
-                tenants = state.tenants.len() as u64;
+                tenants = state.at.tenants.len() as u64;
                 incomplete = state.torn;
+                keys = state.at.keys.keys().to_vec();
+                finding = key_finding(fs, dir, &state.at.keys, verifier)?;
             }
             Err(found) => finding = Some(found),
         }
@@ -211,6 +297,9 @@ pub fn verify(fs: &dyn Fs, dir: &Path, verifier: &LogVerifier, options: &VerifyO
     let finding = finding.or_else(rolled_back).or_else(lost).or_else(|| auditor.bad_tile.clone());
     Ok(Report {
         entries,
+        skipped,
+        missing,
+        keys,
         checkpoints: auditor.checkpoints,
         tenants,
         last: auditor.last,

@@ -108,10 +108,10 @@ impl std::fmt::Debug for Witness {
 
 impl Witness {
     /// A witness of these logs, with its state in `dir`, which must exist: a state that is gone must not be taken for one
-    /// that never was.
+    /// that never was. A log whose key is rotated is given once with each of its keys; each of them may sign.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if the directory does not exist; [`Error::Invalid`] naming `log` if two logs have one origin;
+    /// [`Error::NotFound`] if the directory does not exist; [`Error::Invalid`] naming `log` if one is given twice;
     /// [`Error::Corrupt`] if what it keeps of a log is damaged or of another key.
     pub fn open(fs: Arc<dyn Fs>, dir: &Path, signer: WitnessSigner, logs: Vec<LogVerifier>) -> Result<Self, Error> {
         if !fs.exists(dir) {
@@ -119,8 +119,8 @@ impl Witness {
         }
         let witness = Self { fs, dir: dir.to_owned(), signer, logs, turn: Mutex::new(()) };
         for (at, log) in witness.logs.iter().enumerate() {
-            if witness.logs.iter().skip(at + 1).any(|other| other.origin() == log.origin()) {
-                return Err(Error::invalid("log", "two logs have the same origin"));
+            if witness.logs.iter().skip(at + 1).any(|other| other == log) {
+                return Err(Error::invalid("log", "the same log with the same key is given twice"));
             }
             witness.last(log)?;
         }
@@ -138,6 +138,11 @@ impl Witness {
         self.dir.join(format!("{:016x}.checkpoint", u64::from_be_bytes([a, b, c, d, e, f, g, h])))
     }
 
+    /// The keys that it knows of the log with this name.
+    fn keys<'a>(&'a self, origin: &'a str) -> impl Iterator<Item = &'a LogVerifier> {
+        self.logs.iter().filter(move |log| log.origin() == origin)
+    }
+
     /// What it cosigned last of a log.
     ///
     /// # Errors
@@ -150,7 +155,7 @@ impl Witness {
         let unreadable = |_| Error::unavailable(Dependency::Audit, "the witness's state cannot be read");
         let bytes = self.fs.read(&path, MAX_NOTE as u64).map_err(unreadable)?;
         let note = String::from_utf8(bytes).map_err(|_| Error::corrupt("witness's state", "not UTF-8"))?;
-        let checkpoint = Checkpoint::verify(&note, log)?;
+        let (checkpoint, _) = Checkpoint::verify_any(&note, self.keys(log.origin()))?;
         if self.verifier().cosigned(&note)?.is_none() {
             return Err(Error::corrupt("witness's state", "not cosigned with this witness's key"));
         }
@@ -164,13 +169,18 @@ impl Witness {
     pub fn add_checkpoint(&self, body: &str, now: Timestamp) -> Result<String, NotCosigned> {
         let (old, proof, note) = parse(body).map_err(NotCosigned::Malformed)?;
         let origin = note.split('\n').next().unwrap_or_default();
-        let log = self.logs.iter().find(|log| log.origin() == origin).ok_or(NotCosigned::UnknownLog)?;
-        match note::find(note, log) {
-            Ok((_, true)) => {}
-            Ok((_, false)) => return Err(NotCosigned::NotSigned),
-            Err(why) if why == note::BAD_SIGNATURE => return Err(NotCosigned::NotSigned),
-            Err(why) => return Err(NotCosigned::Malformed(why)),
+        self.keys(origin).next().ok_or(NotCosigned::UnknownLog)?;
+        // By the newest key that has signed: of a hand-over, which two have signed, the next one's.
+        let mut signed = None;
+        for key in self.keys(origin) {
+            match note::find(note, key) {
+                Ok((_, true)) => signed = Some(key),
+                Ok((_, false)) => {}
+                Err(why) if why == note::BAD_SIGNATURE => return Err(NotCosigned::NotSigned),
+                Err(why) => return Err(NotCosigned::Malformed(why)),
+            }
         }
+        let log = signed.ok_or(NotCosigned::NotSigned)?;
         let new = Checkpoint::verify(note, log).map_err(|_| NotCosigned::Malformed("not a checkpoint"))?;
         if old > new.size {
             return Err(NotCosigned::Malformed("the old size is larger than the checkpoint's"));

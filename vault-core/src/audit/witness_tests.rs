@@ -198,3 +198,32 @@ fn a_log_is_cosigned_while_it_is_open() {
     witness.add_checkpoint(&request(0, &[], &head.1), NOW).unwrap();
     log.close().unwrap();
 }
+
+/// A witness that knows both keys cosigns across a rotation; one that knows the old one alone does not go on behind it.
+#[test]
+fn a_rotated_log_is_cosigned_by_who_knows_its_next_key() {
+    let place = Place::new();
+    let first = grow(&place, 3);
+    let old = place.verifier();
+    let next = crate::audit::LogSigner::create(&OsFs, &place.temp.path().join("next.key"), ORIGIN).unwrap();
+    let new = next.verifier().clone();
+    place.open().0.hand_over(next).unwrap();
+    let handed = kept_checkpoint(&OsFs, &place.dir, &old, None).unwrap();
+    std::fs::rename(place.temp.path().join("next.key"), place.temp.path().join("signing.key")).unwrap();
+    let later = grow(&place, 2);
+    for (keys, goes_on) in [(vec![old.clone(), new.clone()], true), (vec![old.clone()], false)] {
+        let site = Site::new();
+        let witness = site.open(keys.clone());
+        witness.add_checkpoint(&ask(&place, 0, &first), NOW).unwrap();
+        witness.add_checkpoint(&ask(&place, first.0.size, &handed), NOW).unwrap();
+        let asked = witness.add_checkpoint(&ask(&place, handed.0.size, &later), NOW);
+        assert_eq!(asked.as_ref().map_err(NotCosigned::status).err(), (!goes_on).then_some(403));
+        let last = if goes_on { later.0 } else { handed.0 };
+        assert_eq!(site.open(keys).last(&old).unwrap(), Some(last));
+    }
+    let site = Site::new();
+    let key = site.temp.path().join("witness.key");
+    let signer = WitnessSigner::create(&OsFs, &key, "witness.example/w1").unwrap();
+    let twice = Witness::open(Arc::new(OsFs), &site.temp.path().join("state"), signer, vec![old.clone(), old]);
+    assert!(matches!(twice, Err(Error::Invalid { field, .. }) if field == "log"));
+}

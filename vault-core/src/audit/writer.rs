@@ -2,17 +2,18 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::Checkpoint;
 use super::entry::first_previous;
 use super::frame::{Builder, MAX_BODY};
-use super::group::{Group, Growing};
+use super::group::Growing;
 use super::merkle::{Edge, Hash};
 use super::publisher::Heads;
-use super::queue::{Armed, Pending, Receipt, Reply, Shared};
+use super::queue::{Pending, Receipt, Shared};
 use super::replay::Tenants;
+use super::sealer::Sealer;
 use super::signer::LogSigner;
+use super::sink_hub::answer;
 use crate::failpoint::{Moment, Step, reach};
 use crate::fs::File;
 use crate::time::Clock;
@@ -35,6 +36,7 @@ pub(super) struct Writer {
     /// The nodes of the tree that the frame's entries make.
     pub(super) growing: Growing,
     pub(super) signer: Arc<LogSigner>,
+    pub(super) sealer: Sealer,
 }
 
 /// Fails the log if the thread ends otherwise than by [`Writer::run`] returning.
@@ -117,7 +119,7 @@ impl Writer {
         Ok(leaf)
     }
 
-    /// One write, one sync; then, and only then, the answers.
+    /// One write, one sync; then, and only then, the answers, of which those to callers wait for mandatory sinks.
     fn flush(&mut self, written: &mut Vec<(Pending, Receipt)>) -> Result<(), &'static str> {
         if self.file.len().map_err(why)? != self.end {
             return Err("the log's file was changed by somebody else");
@@ -141,23 +143,15 @@ impl Writer {
         let head = Checkpoint { size: self.edge.size(), root: self.edge.root() };
         self.heads.grow(head);
         let group = Arc::new(self.growing.finish(&self.edge, head, Arc::clone(&self.signer)));
-        for (pending, receipt) in written.drain(..) {
-            self.answer(pending, receipt, &group);
+        match self.shared.sinks.get() {
+            Some(sinks) => sinks.committed(&self.shared, head.size, written, &group),
+            None => written.drain(..).for_each(|(pending, receipt)| answer(&self.shared, pending, receipt, &group)),
+        }
+        // Behind the answers: only who comes next waits for it.
+        if let Some(opened) = self.sealer.after_group(self.end, head.size, &self.chain, self.clock.now())? {
+            (self.file, self.end, self.chain) = opened;
         }
         Ok(())
-    }
-
-    fn answer(&self, pending: Pending, receipt: Receipt, group: &Arc<Group>) {
-        // Whoever does not wait any more gets no answer; an intent that comes back is dropped, and says so itself.
-        match pending.reply {
-            Reply::Nobody => {}
-            Reply::Receipt(sender) => drop(sender.send(receipt)),
-            Reply::Intent(sender) => {
-                let (request, tenant) = pending.draft.names();
-                let (shared, group) = (Arc::clone(&self.shared), Arc::clone(group));
-                drop(sender.send(Armed { shared, receipt, group, request, tenant, settled: AtomicBool::new(false) }));
-            }
-        }
     }
 }
 

@@ -4,13 +4,17 @@
 //! mod          what a bundle is called
 //!   stored     bundles in the store that gateways share; which one is in force
 //!     rows     their form
+//!   charters   which charter is in force
 //!   trust      who may sign, what must be proved, for which vault
 //!     signed   a bundle with its signatures; its file
 //!       content   the canonical bytes, their bounds, their digest
+//!   changes    what a bundle changes, by name
 //! ```
 //!
 //! `docs/policy.md`, section "Bundles", is the specification.
 
+mod changes;
+mod charters;
 mod content;
 mod provers;
 mod rows;
@@ -22,6 +26,9 @@ mod trust;
 
 use std::fmt;
 
+pub(crate) use changes::{Before, differences};
+pub use charters::CharterInForce;
+pub(crate) use charters::Charters;
 pub use content::{Bundle, MAX_BUNDLE, PolicyFile};
 pub use provers::{MAX_PROVERS, Provers};
 pub(crate) use rows::check_row;

@@ -6,6 +6,8 @@
 //! chunk  00 u64 version u16 n   its canonical bytes, in pieces
 //! proof  00 u64 version     its proof record
 //! past   00 u64 version     that it came into force, by which approval
+//! charter                   which charter is in force; replaced, too
+//! charter-text 00 digest    the text of a charter
 //! ```
 //! The rows of a version are written once, so no two bundles have the same version.
 
@@ -24,6 +26,7 @@ pub(super) enum PolicyRow {
     Active(ActiveRow),
     Bundle(BundleRow),
     Past(PastRow),
+    Charter(CharterRow),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,17 @@ pub(super) struct PastRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) approval: Option<ApprovalId>,
     pub(super) since: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CharterRow {
+    pub(super) number: u64,
+    pub(super) digest: Fingerprint,
+    pub(super) since: u64,
+    /// Absent for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) approval: Option<ApprovalId>,
 }
 
 /// Refuses a row that this version does not read.

@@ -38,7 +38,7 @@ pub(crate) fn check_row(table: Table, value: &[u8]) -> Result<(), Error> {
     }
 }
 
-/// Whether a row is what stays of something destroyed, withdrawn or revoked.
+/// Whether a row is what stays of something destroyed, withdrawn, revoked, rejected or cancelled.
 pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
     let row = Row { version: 0, value: value.to_vec() };
     match table {
@@ -48,6 +48,8 @@ pub(crate) fn is_tombstone(table: Table, value: &[u8]) -> bool {
         Table::Subjects => decode::<SubjectRow>(table, &row).is_ok_and(|row| row.state == KeyState::Destroyed),
         Table::SideKeys => decode::<SideKeyRow>(table, &row).is_ok_and(|row| row.wrapped.is_empty()),
         Table::Consents | Table::Grants => decode::<SealedRow>(table, &row).is_ok_and(|row| row.ended),
+        // What was carried out has its tombstones elsewhere.
+        Table::Approvals => decode::<ApprovalRow>(table, &row).is_ok_and(|row| row.was_taken_back()),
         _ => false,
     }
 }

@@ -11,6 +11,7 @@
 mod access;
 mod approval;
 mod cache;
+mod census;
 mod custody;
 mod destruction;
 mod due;
@@ -28,12 +29,13 @@ mod work;
 mod wrapping;
 
 pub use access::{Consent, ConsentScope, GivenBy, Grant, GrantOrder, NewConsent, Revoked};
-pub use approval::{Approval, ApprovalState, Ordered, Seen};
+pub use approval::{Approval, ApprovalFilter, ApprovalState, Demand, MAX_REQUIRED, Ordered, Seen, Vote, Voter};
 pub use cache::{CacheSettings, CacheStats};
+pub use census::{AGE_BOUNDS_DAYS, Between, Census, CensusLimits, Erasure, KeyAges};
 pub use keyring::{Keyring, KeyringParts, OpeningPlan, SealingPlan};
 pub use lifecycle::{Dataset, DatasetProperties, Rotation, Tenant};
 
-pub(crate) use approval::NewApproval;
+pub(crate) use approval::{Chore, Lines, NewApproval, Then, Voted};
 pub(crate) use due::Due;
 pub(crate) use evicted::Everywhere;
 pub(crate) use kinds::{check_row, is_tombstone};

@@ -50,6 +50,18 @@ pub(super) struct TenantRow {
     /// There is a row in the table `access` for all datasets.
     #[serde(default, skip_serializing_if = "is_false")]
     pub access: bool,
+    /// Since when it is suspended, and by whom. Earlier versions did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspended: Option<SuspendedRow>,
+}
+
+/// Who suspended a tenant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SuspendedRow {
+    pub at: u64,
+    /// The SPIFFE ID of the operator.
+    pub by: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -66,6 +66,7 @@ mod tests {
             updated: 1,
             lists_subject_keys: lists,
             access: false,
+            suspended: None,
         };
         let id = |n: usize| KeyId((n as u128).to_be_bytes());
         let mut row = SubjectRow::new(&tenant(true), KeyState::Active, 1);

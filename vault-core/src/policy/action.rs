@@ -75,6 +75,16 @@ pub(super) const RELEASING_ACTIONS: &[&str] = &[Decrypt::NAME];
 /// The control actions that make a tenant key, and so may name its custody.
 pub(super) const CUSTODY_ACTIONS: [&str; 2] = [CreateTenant::NAME, RotateTenantKey::NAME];
 
+/// Whether a name is that of an action that only workloads are permitted: one on data or consents.
+pub fn is_workloads_action(name: &str) -> bool {
+    DATA_ACTIONS.contains(&name) || CONSENT_ACTIONS.contains(&name)
+}
+
+/// Whether a name is that of an action that gives out plaintext.
+pub fn is_release(name: &str) -> bool {
+    RELEASING_ACTIONS.contains(&name)
+}
+
 actions! { DataAction, DATA_ACTIONS:
     /// Seal plaintext into an envelope.
     Encrypt { RELEASES: false },
@@ -102,9 +112,10 @@ actions! { ControlAction, CONTROL_ACTIONS:
     ListTenants,
     /// Stop all data actions of a tenant.
     SuspendTenant,
-    /// Lift a suspension.
+    /// Ask for a suspension to be lifted; another operator has to approve it.
     ResumeTenant,
-    /// Make a new tenant key version and rewrap the data keys under it.
+    /// Make a new tenant key version and rewrap the data keys under it; under other root keys another operator has to
+    /// approve it.
     RotateTenantKey,
     /// Make new data key versions.
     RotateDataKeys,
@@ -124,6 +135,8 @@ actions! { ControlAction, CONTROL_ACTIONS:
     Approve,
     /// Reject what an operator asked for.
     Reject,
+    /// Take back what an operator asked for, also when it is approved and waits for its time.
+    CancelApproval,
     /// Read an approval and the erasure receipt that it led to.
     GetApproval,
     /// Ask for roles of a workload beyond its registry entry until an instant; another operator has to approve it.
@@ -142,4 +155,6 @@ actions! { ControlAction, CONTROL_ACTIONS:
     GetPolicy,
     /// List policy bundles.
     ListPolicies,
+    /// Read the scorecard: figures about the whole vault, without data or subjects.
+    GetScorecard,
 }

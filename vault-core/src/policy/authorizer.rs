@@ -90,6 +90,12 @@ impl Authorizer {
         self.state.load().decisions.counts()
     }
 
+    /// The ids of the policies in force, sorted, and how many entries the registry has.
+    pub fn in_force(&self) -> (Vec<String>, usize) {
+        let state = self.state.load();
+        (state.set.ids().to_vec(), state.registry.len())
+    }
+
     /// The epoch in force: grows by one with each swap.
     pub fn epoch(&self) -> u64 {
         self.state.load().epoch
@@ -282,6 +288,9 @@ impl Authorizer {
     /// Decides whether an operator may do `A`. The state of what it is about is not read: the answer is the same
     /// whether or not it exists.
     ///
+    /// In order: certificate and token are valid at `now`; a list of operators knows the person; a policy permits, by the
+    /// roles that the list gives them, none forbids, none fails.
+    ///
     /// ```
     /// use vault_core::policy::{Authorizer, ControlRequest, Permit, Refusal, SuspendTenant};
     /// use vault_core::{principal::Operator, time::Timestamp};
@@ -324,8 +333,12 @@ impl Authorizer {
         let mut pending = Pending::new::<A>(who.spiffe_id(), resource, (request.request, now, state.epoch));
         pending.decision.reason = request.reason;
         pending.decision.custody = request.custody;
+        pending.decision.person = who.person().map(str::to_owned);
         if !who.valid_at(now) {
-            return pending.refuse(Check::Identity, "the certificate is not valid now");
+            return pending.refuse(Check::Identity, "the certificate or the token is not valid now");
+        }
+        if who.person().is_none() {
+            return pending.refuse(Check::Operator, "the operator is not in the list of operators");
         }
         if pending.decision.custody.is_some() && !CUSTODY_ACTIONS.contains(&A::NAME) {
             return pending.refuse(Check::Policy, "the action takes no custody");
@@ -346,12 +359,13 @@ impl Authorizer {
         let verdict = (|| {
             let resources = resources?;
             let resource = resources.first().ok_or(NotExpressible)?.uid();
-            let operator = entities::operator(who.spiffe_id())?;
+            let operator = entities::operator(who)?;
             let principal = operator.uid();
             let context = entities::control_context(now, pending.decision.custody.as_ref())?;
             decide(slice, principal, resource, context, Entities::empty(), resources.into_iter().chain([operator]))
         })();
-        pending.conclude(verdict, end_of(who.not_after()))
+        let until = who.token_until().unwrap_or(Timestamp(u64::MAX));
+        pending.conclude(verdict, end_of(who.not_after()).min(until))
     }
 }
 
@@ -463,6 +477,7 @@ impl Pending {
     fn new<A: Action>(principal: &str, resource: Resource, (request, at, epoch): (RequestId, Timestamp, u64)) -> Self {
         let decision = Decision {
             principal: principal.to_owned(),
+            person: None,
             action: A::NAME,
             resource,
             reason: None,

@@ -1,7 +1,7 @@
 //! The policy set: parsed, validated against the schema and sliced once, when it is loaded.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ use super::scan::{self, Language};
 use crate::custody::Custody;
 use crate::error::Error;
 use crate::id::{DatasetId, Purpose, TenantId};
-use crate::principal::EndUser;
+use crate::principal::{EndUser, Operator};
 use crate::time::Timestamp;
 
 /// Most policies in a set.
@@ -175,6 +175,17 @@ pub(super) fn parse<'a>(
         into.add(policy.new_id(PolicyId::new(id))).map_err(|_| source.refuse(offset, "the policy cannot be added"))?;
     }
     Ok(())
+}
+
+/// The policies of some files: each as Cedar writes it, by its id.
+///
+/// # Errors
+/// As [`PolicySet::load`], for what does not parse.
+pub(crate) fn texts(sources: &[Source<'_>]) -> Result<BTreeMap<String, String>, Error> {
+    count(sources)?;
+    let (mut set, mut origins) = (cedar_policy::PolicySet::new(), HashMap::new());
+    sources.iter().try_for_each(|source| parse(*source, &mut set, &mut origins))?;
+    Ok(set.policies().map(|policy| (policy.id().to_string(), policy.to_string())).collect())
 }
 
 fn validate(
@@ -365,7 +376,7 @@ impl<'a> Probe<'a> {
         let [plain, full_user] = EndUser::for_probe(&tenant).ok_or(NotExpressible)?;
         let description = Description::for_probe();
         let workload = entities::workload("spiffe://prod.example/a", &description, [&tenant])?;
-        let operator = entities::operator("spiffe://operators.example/operator/a")?;
+        let operator = entities::operator(&Operator::for_probe().ok_or(NotExpressible)?)?;
         let resources = [
             (Kind::Instance, entities::instance()?),
             (Kind::Tenant, entities::tenant(&tenant, None)?),

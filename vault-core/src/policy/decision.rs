@@ -26,6 +26,8 @@ pub struct Resource {
 pub struct Decision {
     /// The principal's SPIFFE ID.
     pub principal: String,
+    /// Which person of the list of operators it is.
+    pub person: Option<String>,
     /// [`super::Action::NAME`].
     pub action: &'static str,
     /// What it is about.
@@ -51,9 +53,10 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Whoever has to differ where two people have to agree: as yet the principal.
+    /// Whoever has to differ where two people have to agree: the person of the list of operators, whichever of their
+    /// certificates they use. For a workload, the principal.
     pub fn person(&self) -> &str {
-        &self.principal
+        self.person.as_deref().unwrap_or(&self.principal)
     }
 
     /// Whether an audit entry of `other` would say the same as one of this decision, but for the time.
@@ -61,6 +64,7 @@ impl Decision {
         // Taken apart, so that what is added has to be thought of here.
         let Self {
             principal,
+            person,
             action,
             resource,
             reason,
@@ -79,8 +83,8 @@ impl Decision {
             _ => false,
         };
         same_user
-            && (principal, action, resource, reason)
-                == (&other.principal, &other.action, &other.resource, &other.reason)
+            && (principal, person) == (&other.principal, &other.person)
+            && (action, resource, reason) == (&other.action, &other.resource, &other.reason)
             && (custody, consent, grants) == (&other.custody, &other.consent, &other.grants)
             && (request, epoch, policies) == (&other.request, &other.epoch, &other.policies)
     }

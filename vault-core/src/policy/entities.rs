@@ -11,7 +11,7 @@ use super::registry::Description;
 use super::request::{DatasetFacts, Facts};
 use crate::custody::Custody;
 use crate::id::{DatasetId, Purpose, TenantId};
-use crate::principal::EndUser;
+use crate::principal::{EndUser, Operator};
 use crate::time::Timestamp;
 
 /// Something could not be expressed for the engine: the decision is a refusal.
@@ -102,9 +102,17 @@ pub(super) fn workload<'a>(
 }
 
 /// An operator; the name is the part of the SPIFFE ID after `/operator/`.
-pub(super) fn operator(spiffe_id: &str) -> Result<Entity, NotExpressible> {
-    let (_, name) = spiffe_id.split_once("/operator/").ok_or(NotExpressible)?;
-    entity(uid(&NAMES.operator, spiffe_id), [Some(("name", string(name)))])
+pub(super) fn operator(who: &Operator) -> Result<Entity, NotExpressible> {
+    let (_, name) = who.spiffe_id().split_once("/operator/").ok_or(NotExpressible)?;
+    let person = who.person().ok_or(NotExpressible)?;
+    entity(
+        uid(&NAMES.operator, who.spiffe_id()),
+        [
+            Some(("name", string(name))),
+            Some(("person", string(person))),
+            Some(("roles", RestrictedExpression::new_set(who.roles().map(|role| string(role.name()))))),
+        ],
+    )
 }
 
 /// The vault as a whole.
@@ -259,8 +267,9 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_without_a_name_is_not_expressible() {
-        assert!(operator("spiffe://operators.example/operator/alice").is_ok());
-        assert!(operator("spiffe://operators.example/alice").is_err());
+    fn an_operator_without_a_name_or_a_person_is_not_expressible() {
+        assert!(operator(&Operator::for_test("spiffe://operators.example/operator/alice")).is_ok());
+        assert!(operator(&Operator::for_test("spiffe://operators.example/alice")).is_err());
+        assert!(operator(&Operator::for_test_unlisted("spiffe://operators.example/operator/alice")).is_err());
     }
 }

@@ -27,13 +27,14 @@ mod screen;
 mod tests;
 
 pub use action::{
-    Action, ActivatePolicy, Approve, ConsentAction, ControlAction, CreateDataset, CreateTenant, DataAction, Decrypt,
-    Encrypt, GetApproval, GetDataset, GetPolicy, GetTenant, GrantConsent, ListApprovals, ListConsents, ListDatasets,
-    ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant,
-    Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy,
-    WithdrawConsent,
+    Action, ActivatePolicy, Approve, CancelApproval, ConsentAction, ControlAction, CreateDataset, CreateTenant,
+    DataAction, Decrypt, Encrypt, GetApproval, GetDataset, GetPolicy, GetScorecard, GetTenant, GrantConsent,
+    ListApprovals, ListConsents, ListDatasets, ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject,
+    RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant,
+    SuspendTenant, ValidatePolicy, WithdrawConsent, is_release, is_workloads_action,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
+pub(crate) use cedar::texts;
 pub use cedar::{BASELINE_POLICIES, BASELINE_SCHEMA, MAX_POLICIES, PolicySet, Source};
 pub use decision::{Decision, Refusal, Resource};
 pub use diagnose::{Diagnostic, diagnose};

@@ -3,7 +3,7 @@
 //! This is the guard in front of the policies: a tenant outside a workload's entry stays out of reach whatever any
 //! policy says.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use cedar_policy::Entities;
@@ -168,6 +168,26 @@ impl Registry {
             }
         }
         Ok(Self { domain: workload_domain.to_owned(), tree, entries })
+    }
+
+    /// The entries of a registry's text: what each says in one line, by the pattern of its SPIFFE IDs.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is no TOML of a registry.
+    pub(crate) fn texts(text: &str) -> Result<BTreeMap<String, String>, Error> {
+        let file: File = toml::from_str(text).map_err(|e| Reader { text, domain: "" }.refuse_toml(&e))?;
+        let said = |raw: Spanned<Raw>| {
+            let raw = raw.into_inner();
+            let list = |list: Vec<Spanned<String>>| {
+                let list: BTreeSet<String> = list.into_iter().map(Spanned::into_inner).collect();
+                list.into_iter().collect::<Vec<_>>().join(" ")
+            };
+            let tenants = raw.tenants.map(|tenants| list(tenants.into_inner()));
+            let (service, environment) = (raw.service.into_inner(), raw.environment.into_inner());
+            let roles = list(raw.roles.into_inner());
+            (raw.id.into_inner(), format!("{service} | {environment} | {tenants:?} | {roles}"))
+        };
+        Ok(file.workload.into_iter().map(said).collect())
     }
 
     /// The number of entries.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList, anchor_from_trusted_cert};
@@ -15,6 +16,9 @@ use super::svid::{check_ca, read_facts};
 use super::x509::timestamp;
 use crate::error::Error;
 use crate::time::Timestamp;
+
+/// What an issuer may add to a lifetime for clocks that differ, by dating a certificate back.
+const SLACK: Duration = Duration::from_secs(300);
 
 mod sealed {
     pub trait Sealed {}
@@ -93,6 +97,7 @@ pub struct TrustBundle<P: Plane> {
     roots: Vec<Root>,
     crls: Vec<Crl>,
     uncovered: UncoveredIssuers,
+    max_lifetime: Option<Duration>,
     plane: PhantomData<fn() -> P>,
 }
 
@@ -116,7 +121,8 @@ impl<P: Plane> TrustBundle<P> {
                 read_root(der, &trust_domain).map_err(|rule| Error::invalid(format!("roots[{i}]"), rule.message()))
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { trust_domain, roots, crls: Vec::new(), uncovered: UncoveredIssuers::default(), plane: PhantomData })
+        let (uncovered, crls) = (UncoveredIssuers::default(), Vec::new());
+        Ok(Self { trust_domain, roots, crls, uncovered, max_lifetime: None, plane: PhantomData })
     }
 
     /// The same bundle with these revocation lists (RFC 5280 section 5, complete lists with a next update), in place of
@@ -154,6 +160,13 @@ impl<P: Plane> TrustBundle<P> {
         self
     }
 
+    /// The same bundle, refusing leaves that were issued for longer than this; `None`, as it is without, asks for nothing.
+    #[must_use]
+    pub fn with_max_lifetime(mut self, max_lifetime: Option<Duration>) -> Self {
+        self.max_lifetime = max_lifetime;
+        self
+    }
+
     /// Whether the bundle can do its work at `now`: every root is within its validity, every revocation list is fresh.
     /// For start-up, reload and health; verification checks what it uses again.
     ///
@@ -169,6 +182,11 @@ impl<P: Plane> TrustBundle<P> {
         Ok(())
     }
 
+    /// Until when each root is valid, and each revocation list is fresh, in the order they were given in.
+    pub fn ends(&self) -> (Vec<Timestamp>, Vec<Timestamp>) {
+        (self.roots.iter().map(|root| root.not_after).collect(), self.crls.iter().map(|crl| crl.next_update).collect())
+    }
+
     /// The trust domain that every verified ID lies in.
     pub const fn trust_domain(&self) -> &TrustDomain {
         &self.trust_domain
@@ -180,6 +198,13 @@ impl<P: Plane> TrustBundle<P> {
 
     pub(super) fn crls(&self) -> Vec<&CertRevocationList<'_>> {
         self.crls.iter().map(|crl| &crl.list).collect()
+    }
+
+    /// Whether a leaf may have been issued for so long.
+    pub(super) fn allows_lifetime(&self, not_before: Timestamp, not_after: Timestamp) -> bool {
+        // The last second is part of it.
+        let lifetime = Duration::from_secs(not_after.secs().saturating_add(1).saturating_sub(not_before.secs()));
+        self.max_lifetime.is_none_or(|most| lifetime <= most + SLACK)
     }
 
     pub(super) const fn uncovered(&self) -> UncoveredIssuers {

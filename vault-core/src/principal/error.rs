@@ -44,6 +44,8 @@ macro_rules! rules {
 rules! {
     /// The peer presented no certificate.
     NoCertificate = "no_certificate", "no certificate was presented";
+    /// The leaf was issued for longer than the bundle allows.
+    IssuedForTooLong = "issued_for_too_long", "the certificate was issued for longer than is allowed here";
     /// More certificates than a chain may have.
     ChainTooLong = "chain_too_long", "the chain has more certificates than are accepted";
     /// A certificate is larger than one may be.

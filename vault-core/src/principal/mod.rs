@@ -9,7 +9,7 @@
 //! The rules are those of SPIFFE X509-SVID, narrowed where it leaves a choice; `docs/identity.md` lists each with its
 //! name and its test. An identity is read from the one URI SAN and from nothing else: not from the CN, a DNS name, an
 //! email address, or anything that the caller says. A service that embeds the library verifies its callers with the same
-//! two functions as the gateway:
+//! two functions as the gateway, and has an [`OperatorList`] say what an operator is here for:
 //!
 //! ```
 //! use rustls_pki_types::CertificateDer;
@@ -29,8 +29,10 @@
 mod bundle;
 mod end_user;
 mod error;
+mod operator;
 mod path;
 mod pem;
+mod roster;
 mod spiffe;
 mod svid;
 mod token;
@@ -43,14 +45,17 @@ pub use bundle::{
 };
 pub use end_user::{EndUser, MAX_ISSUER};
 pub use error::IdentityError;
+pub use operator::Operator;
 pub use path::MAX_CHAIN;
 pub use pem::{certificates_from_pem, crls_from_pem};
+pub use roster::{ListChange, ListRef, MAX_LIST, MAX_PEOPLE, OperatorList, Person, Role, TokenName};
 pub use spiffe::{MAX_SPIFFE_ID, MAX_TRUST_DOMAIN, SpiffeId, SpiffeIdError, TrustDomain};
 pub use svid::{MAX_CERTIFICATE, leaf_identity};
 pub use token::{
     Algorithm, Binding, IssuerSettings, IssuerTenants, Issuers, KeySet, MAX_ISSUERS, MAX_KEY_SET, MAX_KEYS,
-    MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS, MAX_TOKEN, TokenError,
+    MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS, MAX_TOKEN, OperatorToken, OperatorTokenError, TokenError,
 };
+pub use x509::certificate_end;
 
 use crate::time::Timestamp;
 use path::{Proof, prove};
@@ -70,34 +75,26 @@ macro_rules! accessors {
             self.proof.not_after
         }
 
-        /// Whether the proof holds at `now`. A connection outlives the instant at which its certificate was verified, so
-        /// this is asked again for every request. Revocation is not asked again: after a bundle is reloaded, verify the
-        /// connection's chain against it.
-        pub fn valid_at(&self, now: Timestamp) -> bool {
-            self.proof.holds_at(now)
-        }
-
         /// SHA-256 of the leaf's DER: what a token's `cnf` with `x5t#S256` (RFC 8705) names.
         pub const fn fingerprint(&self) -> &[u8; 32] {
             &self.proof.fingerprint
         }
-
-        /// A principal that no certificate proves, valid until 2100-01-01, for the tests of the floors above.
-        #[cfg(test)]
-        pub(crate) fn for_test(spiffe_id: &str) -> Self {
-            let id = SpiffeId::parse(spiffe_id).unwrap();
-            let not_after = Timestamp(4_102_444_800_000);
-            Self { proof: Proof { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] } }
-        }
-
-        /// A principal that no certificate proves, for `policy::rehearse`, which lets neither it nor its permits out.
-        #[cfg(feature = "prove")]
-        pub(crate) fn for_rehearsal(id: SpiffeId) -> Self {
-            let not_after = Timestamp(u64::MAX);
-            Self { proof: Proof { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] } }
-        }
     };
 }
+use accessors;
+
+impl Proof {
+    /// What no certificate proves, for the tests of the floors above, and for `policy::rehearse`, which lets neither the
+    /// principals made of it nor their permits out.
+    #[cfg(any(test, feature = "prove"))]
+    const fn of_nobody(id: SpiffeId, not_after: Timestamp) -> Self {
+        Self { id, not_before: Timestamp(0), not_after, fingerprint: [0; 32] }
+    }
+}
+
+/// 2100-01-01.
+#[cfg(test)]
+const FOR_TESTS: Timestamp = Timestamp(4_102_444_800_000);
 
 /// A service, proven by an X.509-SVID of the workload trust domain.
 ///
@@ -160,60 +157,24 @@ impl Workload {
         self.proof.id.as_str()
     }
 
-    accessors!();
-}
-
-/// A person who operates the vault, proven by a certificate of the operator trust domain.
-///
-/// As with [`Workload`], nothing but verification makes one.
-///
-/// ```compile_fail,E0560
-/// use vault_core::principal::Operator;
-/// fn forge() -> Operator { Operator { spiffe_id: "spiffe://operators.example/operator/alice".into() } }
-/// ```
-/// ```compile_fail,E0277
-/// use vault_core::principal::{Operator, Workload};
-/// fn turn(workload: Workload) -> Operator { workload.into() }
-/// ```
-/// ```compile_fail,E0308
-/// use vault_core::principal::{Operator, Workload};
-/// fn wants(_: &Operator) {}
-/// fn pass(workload: &Workload) { wants(workload) }
-/// ```
-/// ```compile_fail,E0599
-/// use vault_core::principal::Operator;
-/// fn twice(operator: Operator) -> (Operator, Operator) { (operator.clone(), operator) }
-/// ```
-#[derive(Debug)]
-pub struct Operator {
-    proof: Proof,
-}
-
-impl Operator {
-    /// Verifies a certificate chain, leaf first, against the operators' trust bundle. The path of the ID must be exactly
-    /// `/operator/<name>`.
-    ///
-    /// # Errors
-    /// The first rule that the chain breaks.
-    pub fn verify(
-        chain: &[CertificateDer<'_>],
-        bundle: &OperatorBundle,
-        now: Timestamp,
-    ) -> Result<Self, IdentityError> {
-        let proof = prove(chain, bundle, now, |id| {
-            let mut segments = id.segments();
-            match (segments.next(), segments.next(), segments.next()) {
-                (Some(OPERATOR), Some(_name), None) => Ok(()),
-                _ => Err(IdentityError::NotOperatorPath),
-            }
-        })?;
-        Ok(Self { proof })
-    }
-
-    /// The SPIFFE ID, for example `spiffe://operators.example/operator/alice`.
-    pub fn spiffe_id(&self) -> &str {
-        self.proof.id.as_str()
+    /// Whether the proof holds at `now`. A connection outlives the instant at which its certificate was verified, so
+    /// this is asked again for every request. Revocation is not asked again: after a bundle is reloaded, verify the
+    /// connection's chain against it.
+    pub fn valid_at(&self, now: Timestamp) -> bool {
+        self.proof.holds_at(now)
     }
 
     accessors!();
+
+    /// One that no certificate proves, valid until 2100-01-01.
+    #[cfg(test)]
+    pub(crate) fn for_test(spiffe_id: &str) -> Self {
+        Self { proof: Proof::of_nobody(SpiffeId::parse(spiffe_id).unwrap(), FOR_TESTS) }
+    }
+
+    /// One that no certificate proves.
+    #[cfg(feature = "prove")]
+    pub(crate) const fn for_rehearsal(id: SpiffeId) -> Self {
+        Self { proof: Proof::of_nobody(id, Timestamp(u64::MAX)) }
+    }
 }

@@ -36,7 +36,7 @@ static ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
 ];
 
 /// What a verified chain proves. Its fields are those of a workload and of an operator; it is neither.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Proof {
     pub(super) id: SpiffeId,
     pub(super) not_before: Timestamp,
@@ -78,6 +78,9 @@ pub(super) fn prove<P: Plane>(
         return Err(IdentityError::WrongTrustDomain);
     }
     accepts(&leaf.id)?;
+    if !bundle.allows_lifetime(leaf.facts.not_before, leaf.facts.not_after) {
+        return Err(IdentityError::IssuedForTooLong);
+    }
 
     let (roots, anchors): (Vec<&Root>, Vec<TrustAnchor<'_>>) =
         bundle.roots().iter().filter(|root| root.is_valid_at(now)).map(|root| (root, root.anchor.clone())).unzip();

@@ -200,6 +200,15 @@ fn rsa_bits(key: &[u8]) -> der::Result<usize> {
     Ok((bytes.len() * 8).saturating_sub(unused))
 }
 
+/// The last second at which a certificate is valid, of whatever kind it is.
+///
+/// # Errors
+/// [`IdentityError::Malformed`] if it is not exactly one certificate.
+pub fn certificate_end(der: &[u8]) -> Result<Timestamp, IdentityError> {
+    let certificate = Certificate::from_der(der).map_err(|_| IdentityError::Malformed)?;
+    Ok(timestamp(&certificate.tbs_certificate().validity().not_after))
+}
+
 pub(super) fn timestamp(time: &x509_cert::time::Time) -> Timestamp {
     Timestamp(u64::try_from(time.to_unix_duration().as_millis()).unwrap_or(u64::MAX))
 }

@@ -5,7 +5,7 @@ use crate::audit::Recorded;
 use crate::error::Error;
 use crate::failpoint::{Step, around};
 use crate::id::{ApprovalId, DatasetId, Fingerprint, Reason, RequestId, Subject, TenantId};
-use crate::keys::{Dataset, DatasetProperties, Tenant, Turn};
+use crate::keys::{Approval, Dataset, DatasetProperties, Lines, Ordered, Tenant, TenantState, Turn};
 use crate::kms::Custody;
 use crate::policy::{
     ControlAction, ControlRequest, CreateDataset, CreateTenant, GetDataset, GetTenant, ListDatasets, ListTenants,
@@ -22,6 +22,15 @@ pub struct ControlCall<'a> {
     pub request: RequestId,
     /// The operator's own words, for the audit entry.
     pub reason: Option<&'a Reason>,
+}
+
+/// What became of a rotation that names a custody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CustodyChange {
+    /// It is the custody that the tenant has: the key was rotated.
+    None(Tenant),
+    /// The tenant is as it was, and this waits for others.
+    Asked(Tenant, Box<Approval>),
 }
 
 /// What a control call is about.
@@ -163,18 +172,25 @@ impl Vault {
         self.operate::<SuspendTenant, _>(call, (Some(tenant), None), suspend).await
     }
 
-    /// Lifts a suspension. With a `revision`, only if the tenant is still at that one.
+    /// Asks for a suspension to be lifted. Nothing happens until others approve it; then only if the tenant is still as it
+    /// is now. With a `revision`, only if it is at that one.
     ///
     /// # Errors
-    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Unavailable`].
+    /// [`Error::Denied`], [`Error::NotFound`], [`Error::Conflict`]; [`Error::FailedPrecondition`] if it is not suspended;
+    /// [`Error::Invalid`] naming `reason` if the call has none; [`Error::Unavailable`].
     pub async fn resume_tenant(
         &self,
         call: &ControlCall<'_>,
         tenant: &TenantId,
         revision: Option<u64>,
-    ) -> Result<Tenant, Error> {
-        let resume = async |r: &_| self.keys.resume_tenant(r, revision).await;
-        self.operate::<ResumeTenant, _>(call, (Some(tenant), None), resume).await
+    ) -> Result<Approval, Error> {
+        let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
+        let ask = Ask { tenant: Some(tenant), ..Ask::default() };
+        self.operate_about(call, ask, async |recorded: &Recorded<Permit<ResumeTenant>>| {
+            let ordered = Ordered::ResumeTenant(tenant.clone(), self.keys.revision_of(tenant, revision).await?);
+            self.pend(recorded, &ordered, Lines::default(), reason).await
+        })
+        .await
     }
 
     /// Begins or goes on, then works until the rotation is finished or the permit runs out.
@@ -211,19 +227,32 @@ impl Vault {
         self.operate::<RotateTenantKey, _>(call, (Some(tenant), None), rotate).await
     }
 
-    /// The same under another custody: this is how a tenant's custody changes.
+    /// The same under another custody: this is how a tenant's custody changes. Nothing happens until others approve it;
+    /// then only if the tenant is still as it is now. Under the custody that it has, it is rotated at once.
     ///
     /// # Errors
-    /// As [`Self::rotate_tenant_key`]; [`Error::Invalid`] naming the root key that this vault is not given.
+    /// As [`Self::rotate_tenant_key`]; [`Error::Invalid`] naming the root key that this vault is not given, or `reason` if
+    /// the call has none; [`Error::FailedPrecondition`] also while a rotation runs.
     pub async fn rotate_tenant_key_to(
         &self,
         call: &ControlCall<'_>,
         tenant: &TenantId,
         revision: Option<u64>,
         custody: &Custody,
-    ) -> Result<Tenant, Error> {
-        let rotate = async |r: &_| self.rotate(r, revision).await;
-        self.operate_under::<RotateTenantKey, _>(call, (Some(tenant), None), Some(custody), rotate).await
+    ) -> Result<CustodyChange, Error> {
+        let reason = call.reason.ok_or_else(|| Error::invalid("reason", "is required"))?;
+        let ask = Ask { tenant: Some(tenant), custody: Some(custody), ..Ask::default() };
+        self.operate_about(call, ask, async |recorded: &Recorded<Permit<RotateTenantKey>>| {
+            let now = self.keys.see_tenant(recorded).await?;
+            if now.custody == *custody && now.state != TenantState::Destroyed {
+                return Ok((CustodyChange::None(self.rotate(recorded, revision).await?), About::executed()));
+            }
+            let seen = self.keys.revision_of(tenant, revision.or(Some(now.revision))).await?;
+            let ordered = Ordered::ChangeCustody(tenant.clone(), custody.clone(), seen);
+            let (asked, about) = self.pend(recorded, &ordered, Lines::default(), reason).await?;
+            Ok((CustodyChange::Asked(now, Box::new(asked)), about))
+        })
+        .await
     }
 
     /// Makes new versions of a tenant's data keys, of one dataset or of all.

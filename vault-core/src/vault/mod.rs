@@ -17,7 +17,7 @@
 //! use vault_core::{Error, Vault};
 //! # use vault_core::fs::OsFs;
 //! # use vault_core::kms::{LocalRoot, RootKey};
-//! # use vault_core::principal::{OperatorBundle, TrustDomain, WorkloadBundle};
+//! # use vault_core::principal::{OperatorBundle, OperatorList, Person, Role, TrustDomain, WorkloadBundle};
 //! # use vault_core::time::{Clock, SystemClock};
 //! # type Chain = Vec<rustls_pki_types::CertificateDer<'static>>;
 //! # fn issue(domain: &str, path: &str) -> (Chain, Chain) {
@@ -49,7 +49,9 @@
 //! # let (my_chain, alices_chain) = (workload.0, operator.0);
 //! let vault = Vault::embedded(dir, "shop-1", root, Registry::parse(registry, "prod.example")?)?;
 //! let me = Workload::verify(&my_chain, &workloads, now)?;
-//! # let alice = Operator::verify(&alices_chain, &operators, now)?;
+//! # let proven = Operator::verify(&alices_chain, &operators, now)?;
+//! # let people = vec![Person { id: "alice".into(), certificates: vec![proven.id().clone()], tokens: vec![], roles: [Role::Custodian].into() }];
+//! # let alice = OperatorList::new("shop-1", 1, people)?.admit(&proven, None)?;
 //! # let (acme, customers) = (TenantId::parse("acme")?, DatasetId::parse("customers")?);
 //! # let reason = Reason::parse("first customer")?;
 //! # let call = || Ok::<_, Error>(ControlCall { who: &alice, request: new_request_id()?, reason: Some(&reason) });
@@ -78,14 +80,19 @@
 //! [`Workload::verify`]: crate::principal::Workload::verify
 
 mod approvals;
+mod charter;
+mod chores;
 mod consents;
 mod control;
 mod data;
+mod denials;
 mod embedded;
 mod grants;
 mod in_force;
 mod policies;
+mod scorecard;
 mod settings;
+mod shredding;
 mod streams;
 #[cfg(all(test, feature = "dev"))]
 mod tests;
@@ -94,11 +101,14 @@ mod upkeep;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use approvals::Wanted;
+pub use charter::CharterStanding;
 pub use consents::{ConsentCall, ConsentReceipt};
-pub use control::ControlCall;
+pub use control::{ControlCall, CustodyChange};
 pub use data::{AskedFor, DecryptRequest, EncryptRequest, Opened, RewrapRequest, Sealed, Target};
+pub use denials::{Denied, STRAYED};
 pub use policies::ValidPolicy;
-pub use settings::LifecycleSettings;
+pub use settings::{ApprovalSettings, LifecycleSettings};
 pub use streams::{DecryptStream, DecryptStreamRequest, EncryptStream, EncryptStreamRequest, StreamPart};
 pub use upkeep::Tended;
 
@@ -141,7 +151,10 @@ pub struct Vault {
     /// The last state of the store in the log.
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
+    denials: denials::Denials,
+    approvals: ApprovalSettings,
     due: Mutex<upkeep::DuePlaces>,
+    approvals_seen: Mutex<chores::ApprovalPlaces>,
     /// `None` if policies are no business of the store's.
     in_force: Option<Arc<in_force::InForce>>,
 }
@@ -157,8 +170,10 @@ impl Vault {
     pub fn new(parts: VaultParts) -> Self {
         let VaultParts { authorizer, audit, keys, clock } = parts;
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
-        let (anchored, in_force) = (Mutex::default(), None);
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, due, in_force }.with_lifecycle(lifecycle)
+        let (anchored, approvals_seen) = (Mutex::default(), Mutex::default());
+        let (in_force, approvals, denials) = (None, ApprovalSettings::default(), denials::Denials::default());
+        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, approvals, due, approvals_seen, in_force }
+            .with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.
@@ -166,6 +181,13 @@ impl Vault {
     pub fn with_lifecycle(self, lifecycle: LifecycleSettings) -> Self {
         self.keys.count_for(lifecycle.data_key_uses.min(LifecycleSettings::MOST_USES));
         Self { lifecycle, ..self }
+    }
+
+    /// The same vault with other demands on approvals.
+    #[must_use]
+    pub const fn with_approvals(mut self, approvals: ApprovalSettings) -> Self {
+        self.approvals = approvals;
+        self
     }
 
     /// The audit log: its health, its checkpoints.
@@ -223,6 +245,7 @@ impl Vault {
 
     /// Writes a refusal to the log before it is told. The caller learns the check only.
     async fn refuse(&self, refusal: &Refusal) -> Error {
+        self.denials.count(refusal);
         // The pseudonym is looked up only where the tenant's keys may be asked for: past the registry's check.
         let resource = &refusal.decision.resource;
         let pseudonyms = match (&resource.tenant, refusal.check) {

@@ -1,15 +1,17 @@
 //! Policy bundles, for operators: one proposes, one asks for a bundle to come into force, another one approves that.
 
 use super::Vault;
+use super::approvals::said;
 use super::control::{About, Ask, ControlCall};
 use super::in_force::InForce;
 use crate::audit::{Recorded, SystemEvent};
-use crate::bundle::{Act, Active, BundleRef, Judged, Shelf, SignedBundle, StoredBundle};
+use crate::bundle::{Act, Active, Before, BundleRef, Judged, Shelf, SignedBundle, StoredBundle, differences};
 use crate::error::{Dependency, Error};
+use crate::failpoint::Step;
 use crate::id::ApprovalId;
-use crate::keys::{Approval, ApprovalState, Ordered, Seen};
+use crate::keys::{Approval, Lines, Ordered, Seen, Then, Voted, Voter};
 use crate::policy::{
-    ActivatePolicy, Approve, GetApproval, GetPolicy, ListPolicies, Permit, ProposePolicy, Reject, ValidatePolicy,
+    ActivatePolicy, Approve, GetApproval, GetPolicy, ListPolicies, Permit, ProposePolicy, ValidatePolicy,
 };
 
 /// What was found of a bundle that holds everything that is demanded of it.
@@ -87,6 +89,21 @@ impl Vault {
         .await
     }
 
+    /// What a bundle changes against the one in force, or against the policies of the configuration's files.
+    async fn changes(&self, now: Option<BundleRef>, then: BundleRef) -> Result<Lines, Error> {
+        let shelf = self.shelf();
+        let before = match now {
+            Some(now) => Before::Bundle(Box::new(shelf.signed(now.version).await?)),
+            None => {
+                let (policies, workloads) = self.authorizer.in_force();
+                Before::Files { policies, workloads }
+            }
+        };
+        let mut lines = Lines::default();
+        differences(before, shelf.signed(then.version).await?).await?.into_iter().for_each(|line| lines.push(line));
+        Ok(lines)
+    }
+
     /// Asks for a bundle to be put in force. Nothing happens until another operator approves it.
     ///
     /// # Errors
@@ -101,14 +118,17 @@ impl Vault {
             if stored.reference != bundle {
                 return Err(Error::invalid("digest", "is not that of the bundle of this version"));
             }
-            self.active().await?.admits(bundle, stored.previous)?;
-            self.pend(recorded, &Ordered::ActivatePolicy(bundle), reason).await
+            let active = self.active().await?;
+            active.admits(bundle, stored.previous)?;
+            let lines = self.changes(active.reference, bundle).await?;
+            self.pend(recorded, &Ordered::ActivatePolicy(bundle), lines, reason).await
         })
         .await
     }
 
-    /// Approves that a bundle comes into force, if it is the one that `seen` says and another operator asked for it. When
-    /// this answers, it is in force; here it decides already, on every other gateway within a second.
+    /// Approves that a bundle comes into force, if it is the one that `seen` says and another person asked for it. When
+    /// this answers [`ApprovalState::Executed`](crate::keys::ApprovalState), it is in force; here it decides already, on
+    /// every other gateway within a second. Otherwise others have to approve it, too.
     ///
     /// # Errors
     /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::Invalid`] naming `request_sha256`, or what is wrong with the
@@ -121,13 +141,22 @@ impl Vault {
         seen: Seen<'_>,
     ) -> Result<Approval, Error> {
         self.operate_about(call, Ask::default(), async |recorded: &Recorded<Permit<Approve>>| {
-            let who = &recorded.permit().decision().principal;
+            let voter = Voter::of(recorded.permit().decision());
             for _ in 0..RETRIES {
                 if !self.has_time(recorded) {
                     return Err(BUSY_POLICY);
                 }
-                let (write, ordered, request) =
-                    self.keys.decide((None, id), Some(seen), who, ApprovalState::Executed).await?;
+                let demand = |ordered: &Ordered| self.approvals.demand(ordered);
+                let Voted { write, ordered, request, then } = self.keys.vote((None, id), seen, voter, demand).await?;
+                if then != Then::Carry {
+                    self.audit.system(SystemEvent::Voting { approval: id, request }).await?;
+                    match self.keys.commit_decision(write, Step::ApprovalVote).await {
+                        Err(Error::Conflict(_)) => continue,
+                        done => done?,
+                    }
+                    let about = About { detail: said(then), approval: Some((id, request)) };
+                    return Ok((self.keys.approval(None, id).await?, about));
+                }
                 let bundle = ordered.bundle().ok_or(Error::NotFound("approval"))?;
                 let signed = self.shelf().signed(bundle.version).await?;
                 if signed.reference() != bundle {
@@ -174,14 +203,7 @@ impl Vault {
     /// [`Error::Denied`]; [`Error::NotFound`]; [`Error::FailedPrecondition`] if it was decided or has expired;
     /// [`Error::Unavailable`].
     pub async fn reject_activation(&self, call: &ControlCall<'_>, id: ApprovalId) -> Result<Approval, Error> {
-        self.operate_about(call, Ask::default(), async |recorded: &Recorded<Permit<Reject>>| {
-            let who = &recorded.permit().decision().principal;
-            let (write, _, request) = self.keys.decide((None, id), None, who, ApprovalState::Rejected).await?;
-            self.keys.commit_decision(write).await?;
-            let about = About { detail: "rejected", approval: Some((id, request)) };
-            Ok((self.keys.approval(None, id).await?, about))
-        })
-        .await
+        self.reject_of_instance(call, id).await
     }
 
     /// Reads the approval of a bundle.

@@ -43,8 +43,8 @@ impl Vault {
         self.clock.now().0.saturating_add(MARGIN_MILLIS) < recorded.permit().valid_until().0
     }
 
-    /// Looks whether some of the keys are due for rotation, another part each time; then carries on what is under way for
-    /// any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault
+    /// Looks whether some of the keys are due for rotation, and whether approvals have expired or their delay is over,
+    /// another part each time; then carries on what is under way for any tenant, until nothing is left or `keep_going` says no, which is asked before each step. Call it when the vault
     /// has been opened, and from time to time; more than one may at the same time. Of several gateways on one store, one
     /// does it, and the others nothing, until that one has not asked for some seconds.
     ///
@@ -55,6 +55,7 @@ impl Vault {
             return Ok(Tended::default());
         }
         let mut tended = Tended { due: self.rotate_due().await?, ..Tended::default() };
+        self.tend_approvals(&mut tended).await?;
         let mut after: Option<TenantId> = None;
         loop {
             let (open, next) = self.keys.tenants_with_work(after.as_ref(), PAGE).await?;

@@ -8,10 +8,12 @@ use vault_core::audit::{Log, LogSigner, Recovery};
 use vault_core::envelope::Context;
 use vault_core::fs::{Fs, OsFs};
 use vault_core::id::{DatasetId, Purpose, Reason, Subject, TenantId};
-use vault_core::keys::{CacheSettings, Keyring, KeyringParts};
+use vault_core::keys::{Approval, CacheSettings, Keyring, KeyringParts, Seen};
 use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::policy::{Authorizer, PolicySet, Registry};
-use vault_core::principal::{Operator, OperatorBundle, TrustDomain, Workload, WorkloadBundle};
+use vault_core::principal::{
+    Operator, OperatorBundle, OperatorList, Person, Role, TrustDomain, Workload, WorkloadBundle,
+};
 use vault_core::store::{EmbeddedStore, Store};
 use vault_core::time::{Clock, SystemClock};
 use vault_core::vault::{ControlCall, Target, VaultParts, new_request_id};
@@ -71,8 +73,20 @@ impl People {
         let domain = TrustDomain::parse("operators.example").unwrap();
         let bundle = OperatorBundle::new(domain, std::slice::from_ref(&self.operators.certificate)).unwrap();
         let leaf = self.operators.leaf(&format!("spiffe://operators.example/operator/{name}"));
-        Operator::verify(&leaf.chain, &bundle, SystemClock.now()).unwrap()
+        let proven = Operator::verify(&leaf.chain, &bundle, SystemClock.now()).unwrap();
+        with_every_role(&proven, name)
     }
+}
+
+/// The only person of a list, with every role.
+pub(crate) fn with_every_role(proven: &Operator, person: &str) -> Operator {
+    let person = Person {
+        id: person.to_owned(),
+        certificates: vec![proven.id().clone()],
+        tokens: Vec::new(),
+        roles: Role::ALL.into(),
+    };
+    OperatorList::new("test", 1, vec![person]).unwrap().admit(proven, None).unwrap()
 }
 
 /// Opens the vault that lives in `dir`, or makes it.
@@ -186,6 +200,14 @@ pub(crate) fn call<'a>(who: &'a Operator, reason: &'a Reason) -> ControlCall<'a>
     ControlCall { who, request: new_request_id().unwrap(), reason: Some(reason) }
 }
 
+/// Has a tenant's suspension lifted: one operator asks, the other approves.
+pub(crate) fn resume(vault: &Vault, (alice, bob): (&Operator, &Operator), id: &str) -> Result<Approval, Error> {
+    let (reason, id) = (because(), tenant(id));
+    let asked = pollster::block_on(vault.resume_tenant(&call(alice, &reason), &id, None))?;
+    let seen = Seen { request_sha256: asked.request_sha256, subject: None };
+    pollster::block_on(vault.approve(&call(bob, &reason), (&id, asked.id), seen))
+}
+
 pub(crate) fn because() -> Reason {
     Reason::parse("set up for a test").unwrap()
 }
@@ -194,4 +216,5 @@ pub(crate) fn because() -> Reason {
 const _: () = {
     let _ = (People::new, People::workload, People::operator);
     let _ = (fresh, open_vault, open_vault_with, open_vault_on, tenant, dataset, target, context, call, because);
+    let _ = resume;
 };

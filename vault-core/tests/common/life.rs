@@ -11,8 +11,8 @@ use vault_core::keys::{Approval, ApprovalState, CacheSettings, ReceiptText, Seen
 use vault_core::kms::{LocalRoot, RootKey, Roots};
 use vault_core::principal::{Operator, Workload};
 use vault_core::store::{EmbeddedStore, Store, Table};
-use vault_core::time::{ManualClock, Timestamp};
-use vault_core::vault::{DecryptRequest, EncryptRequest, LifecycleSettings, Target};
+use vault_core::time::{Clock as _, ManualClock, Timestamp};
+use vault_core::vault::{ApprovalSettings, DecryptRequest, EncryptRequest, LifecycleSettings, Target};
 use vault_core::{Error, Vault};
 
 use crate::fixture::{People, because, call, context, dataset, open_vault_on, target, tenant};
@@ -27,6 +27,8 @@ pub(crate) struct Scene {
     pub(crate) alice: Operator,
     pub(crate) bob: Operator,
     pub(crate) reason: Reason,
+    /// How long a shred that is approved waits, in milliseconds.
+    pub(crate) delay: u64,
 }
 
 impl Scene {
@@ -39,6 +41,7 @@ impl Scene {
             alice: people.operator("alice"),
             bob: people.operator("bob"),
             reason: because(),
+            delay: 0,
         }
     }
 
@@ -56,13 +59,15 @@ impl Scene {
     pub(crate) fn open(&self, store: Arc<dyn Store>) -> Vault {
         let roots = Roots::single(Self::root(self.dir.path())).unwrap();
         let clock = Arc::clone(&self.clock) as _;
-        open_vault_on(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots).with_lifecycle(
-            LifecycleSettings {
-                approval_millis: 10 * MINUTE,
-                destroy_after_millis: 5 * MINUTE,
-                ..LifecycleSettings::default()
-            },
-        )
+        let lifecycle = LifecycleSettings {
+            approval_millis: 10 * MINUTE,
+            destroy_after_millis: 5 * MINUTE,
+            ..LifecycleSettings::default()
+        };
+        let approvals = ApprovalSettings { shred_delay_millis: self.delay, ..ApprovalSettings::default() };
+        open_vault_on(store, Arc::new(OsFs), self.dir.path(), clock, CacheSettings::default(), roots)
+            .with_lifecycle(lifecycle)
+            .with_approvals(approvals)
     }
 
     pub(crate) fn set_up(&self, vault: &Vault) {
@@ -176,6 +181,14 @@ impl Life {
         let found = self.found(&vault).state;
         assert!(!acknowledged || found == ApprovalState::Executed, "{when}: an acknowledged shred came back");
         let begun = found != ApprovalState::Pending;
+        // It keeps to its time, whoever carries it out.
+        if found == ApprovalState::Scheduled {
+            let before_its_time = self.found(&vault).scheduled.unwrap() > scene.clock.now();
+            block_on(vault.tend(|| true)).unwrap();
+            let waits = self.found(&vault).state == ApprovalState::Scheduled;
+            assert_eq!(waits, before_its_time, "{when}");
+            scene.clock.advance_millis(scene.delay);
+        }
         assert_eq!(block_on(vault.tend(|| true)).unwrap().failed, 0, "{when}");
         let ended = if begun { ApprovalState::Executed } else { ApprovalState::Pending };
         assert_eq!(self.found(&vault).state, ended, "{when}");

@@ -13,10 +13,10 @@ use vault_core::kms::Roots;
 use vault_core::principal::{Operator, Workload};
 use vault_core::store::{PostgresSettings, PostgresStore};
 use vault_core::time::SystemClock;
-use vault_core::vault::{DecryptRequest, EncryptRequest};
+use vault_core::vault::{ApprovalSettings, DecryptRequest, EncryptRequest};
 use vault_core::{Error, Vault};
 
-use crate::fixture::{People, because, call, context, dataset, open_vault_on, target, tenant};
+use crate::fixture::{People, because, call, context, dataset, open_vault_on, resume, target, tenant};
 use crate::pg_bed::INSTANCE;
 
 /// Longer than anything here takes; a test that waits so long has failed.
@@ -79,7 +79,13 @@ impl Gateway {
     }
 
     pub(crate) fn resume(&self) {
-        block_on(self.vault.resume_tenant(&call(&self.alice, &self.reason), &tenant("acme"), None)).unwrap();
+        // Whatever else changes the tenant meanwhile.
+        loop {
+            match resume(&self.vault, (&self.alice, &self.bob), "acme") {
+                Err(Error::FailedPrecondition(why)) if why.contains("changed") => {}
+                done => return drop(done.unwrap()),
+            }
+        }
     }
 
     /// How long until a decryption ends like this; it may end well before.
@@ -102,8 +108,17 @@ impl Gateway {
     }
 
     pub(crate) fn approve(&self, asked: &Approval) -> Result<Approval, Error> {
+        self.approve_as(&self.bob, asked)
+    }
+
+    pub(crate) fn approve_as(&self, who: &Operator, asked: &Approval) -> Result<Approval, Error> {
         let seen = Seen { request_sha256: asked.request_sha256, subject: asked.ordered.subject() };
-        block_on(self.vault.approve(&call(&self.bob, &self.reason), (&tenant("acme"), asked.id), seen))
+        block_on(self.vault.approve(&call(who, &self.reason), (&tenant("acme"), asked.id), seen))
+    }
+
+    /// The same gateway with other demands on approvals.
+    pub(crate) fn with_approvals(self, settings: ApprovalSettings) -> Self {
+        Self { vault: self.vault.with_approvals(settings), ..self }
     }
 
     pub(crate) fn found(&self, asked: &Approval) -> Approval {
@@ -121,4 +136,5 @@ impl Gateway {
 const _: () = {
     let _ = (Gateway::set_up, Gateway::suspend, Gateway::resume, Gateway::until, Gateway::decrypt, Gateway::encrypt);
     let _ = (Gateway::ask, Gateway::approve, Gateway::found, Gateway::receipt, Gateway::start);
+    let _ = Gateway::with_approvals;
 };

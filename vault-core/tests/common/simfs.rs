@@ -400,6 +400,10 @@ impl Fs for SimFs {
         Ok(())
     }
 
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(self.clone())
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         let mut disk = self.disk();
         disk.alive()?;
@@ -509,6 +513,11 @@ impl File for SimFile {
             change.apply(&mut node.platter);
         }
         Ok(())
+    }
+
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        self.fs.disk().alive()?;
+        Ok((0, self.node as u64))
     }
 
     fn links(&self) -> io::Result<u64> {

@@ -1,6 +1,8 @@
 //! The two planes: what names a service never names a person, and the other way round.
 
-use rcgen::{DnType, SanType};
+use std::time::Duration;
+
+use rcgen::{DnType, SanType, date_time_ymd};
 use vault_core::Error;
 use vault_core::principal::{IdentityError, Operator, OperatorBundle, TrustDomain, Workload, check_planes_apart};
 
@@ -87,4 +89,18 @@ fn planes_that_share_a_trust_domain_or_a_root_are_refused() {
     assert!(matches!(refused, Err(Error::Invalid { field, .. }) if field == "operators.roots[1]"));
     assert!(Workload::verify(&shared.leaf(BILLING).chain, &both.0, NOW).is_ok());
     assert!(Operator::verify(&shared.leaf(ALICE).chain, &both.1, NOW).is_ok());
+}
+
+#[test]
+fn a_certificate_issued_for_too_long() {
+    // 48 hours, of which the last second is part.
+    let leaf = OPERATORS.leaf_with(ALICE, |p| {
+        (p.not_before, p.not_after) = (date_time_ymd(2030, 6, 14), date_time_ymd(2030, 6, 16));
+    });
+    let verify = |hours: Option<u64>| {
+        let most = hours.map(|hours| Duration::from_secs(hours * 3600));
+        Operator::verify(&leaf.chain, &operator_bundle(&[&OPERATORS]).with_max_lifetime(most), NOW).map(drop)
+    };
+    assert_eq!((verify(None), verify(Some(49)), verify(Some(48))), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(verify(Some(47)), Err(IdentityError::IssuedForTooLong));
 }

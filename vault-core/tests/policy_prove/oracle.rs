@@ -41,7 +41,8 @@ fn trial(
         { "uid": { "type": "Vault::Workload", "id": "w" }, "parents": [], "attrs": {
             "service": "s", "environment": "e", "tenants": [tenant("own")],
             "roles": ["writer", "reader", "rewrapper", "consent"] } },
-        { "uid": { "type": "Vault::Operator", "id": "o" }, "parents": [], "attrs": { "name": "o" } },
+        { "uid": { "type": "Vault::Operator", "id": "o" }, "parents": [], "attrs": { "name": "o", "person": "o",
+          "roles": ["approver", "auditor", "author", "custodian", "viewer"] } },
         { "uid": { "type": "Vault::Tenant", "id": of }, "parents": [], "attrs": { "suspended": suspended } },
         { "uid": { "type": "Vault::Dataset", "id": format!("{of}/d") }, "parents": [], "attrs": dataset },
     ]);

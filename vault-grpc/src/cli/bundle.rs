@@ -19,7 +19,7 @@ use vault_grpc::telemetry::{Event, log};
 use super::print;
 
 /// Longest file of a verifier key, in bytes.
-const MAX_VKEY: u64 = 4096;
+pub(super) const MAX_VKEY: u64 = 4096;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
@@ -95,7 +95,7 @@ pub(super) enum BundleCommand {
     },
 }
 
-fn done(what: &'static str, result: Result<(), StartError>) -> ExitCode {
+pub(super) fn done(what: &'static str, result: Result<(), StartError>) -> ExitCode {
     match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(StartError::Config(error)) => log(&Event::Misconfigured(error)),
@@ -125,16 +125,16 @@ pub(super) fn bundle(command: BundleCommand) -> ExitCode {
     }
 }
 
-fn refuse(file: &Path, why: impl Display) -> StartError {
+pub(super) fn refuse(file: &Path, why: impl Display) -> StartError {
     ConfigError::new(file.display().to_string(), why.to_string()).into()
 }
 
 /// The errors of a library call that are about a file.
-fn about(file: &Path) -> impl Fn(Error) -> StartError + '_ {
+pub(super) fn about(file: &Path) -> impl Fn(Error) -> StartError + '_ {
     move |error| refuse(file, error)
 }
 
-fn read(file: &Path, most: u64) -> Result<String, StartError> {
+pub(super) fn read(file: &Path, most: u64) -> Result<String, StartError> {
     let mut text = String::new();
     let opened = fs::File::open(file).map_err(|error| refuse(file, cannot_read(&error)))?;
     opened.take(most + 1).read_to_string(&mut text).map_err(|error| refuse(file, cannot_read(&error)))?;
@@ -144,7 +144,7 @@ fn read(file: &Path, most: u64) -> Result<String, StartError> {
     Ok(text)
 }
 
-fn write(file: &Path, text: &str) -> Result<(), StartError> {
+pub(super) fn write(file: &Path, text: &str) -> Result<(), StartError> {
     let fs: &dyn Fs = &OsFs;
     fs.replace(&within(file), text.as_bytes())
         .map_err(|error| refuse(file, format_args!("cannot be written: {}", error.kind())))
@@ -158,13 +158,13 @@ fn within(file: &Path) -> PathBuf {
     }
 }
 
-fn public_half(key: &Path) -> PathBuf {
+pub(super) fn public_half(key: &Path) -> PathBuf {
     let mut name = key.as_os_str().to_owned();
     name.push(".pub");
     name.into()
 }
 
-fn new_key(name: &str, out: &Path) -> Result<(), StartError> {
+pub(super) fn new_key(name: &str, out: &Path) -> Result<(), StartError> {
     let public = public_half(out);
     if public.exists() {
         return Err(refuse(&public, "exists already"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use vault_core::Error;
-use vault_core::audit::LogVerifier;
+use vault_core::audit::{LogKey, LogVerifier, listed_keys};
 use vault_core::keys::ReceiptText;
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError};
@@ -91,11 +91,17 @@ pub(super) fn receipt_verify(file: &Path, key: &str) -> ExitCode {
     }
 }
 
-/// A verifier key, given as its text or as a file that holds it.
+/// A verifier key, given as its text or as a file that holds it: the first, if there are several.
 pub(super) fn verifier_of(key: &str) -> Result<LogVerifier, Error> {
-    match LogVerifier::parse(key) {
-        Ok(verifier) => Ok(verifier),
-        Err(_) => LogVerifier::parse(&text_of("--key", Path::new(key), MAX_RECEIPT)?),
+    let first = keys_of(key)?.into_iter().next();
+    first.map(|key| key.verifier).ok_or_else(|| Error::invalid("--key", "holds no key"))
+}
+
+/// The verifier keys of a log, given as the text of one or as a file in which they are listed.
+pub(super) fn keys_of(key: &str) -> Result<Vec<LogKey>, Error> {
+    match listed_keys(key) {
+        Ok(keys) => Ok(keys),
+        Err(_) => listed_keys(&text_of("--key", Path::new(key), MAX_RECEIPT)?),
     }
 }
 

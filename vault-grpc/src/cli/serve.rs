@@ -87,10 +87,6 @@ async fn until_signal(config: Config, executable: Fingerprint, confined: Confine
         drop(gateway.shutdown().await);
         return not_started(StartError::Config(error));
     }
-    log(&Event::Notice(
-        "the control plane trusts certificates alone until operators' tokens and approvals exist: \
-         guard operators' keys accordingly",
-    ));
     loop {
         tokio::select! {
             Some(()) = signals.reload.recv() => {

@@ -19,7 +19,7 @@ use vault_core::principal::certificates_from_pem;
 use vault_grpc::telemetry::{Event, log};
 use zeroize::Zeroizing;
 
-use super::commands::{text_of, verifier_of};
+use super::commands::{keys_of, text_of};
 use super::print;
 
 /// Longest PEM file, in bytes.
@@ -99,7 +99,9 @@ fn serve(dir: &Path, logs: &[String], listen: SocketAddr, tls: Option<(PathBuf, 
     if signer.verifier() != &verifier {
         return Err(Error::corrupt(VKEY, "is not that of the witness's key"));
     }
-    let logs = logs.iter().map(|log| verifier_of(log)).collect::<Result<Vec<_>, _>>()?;
+    // A file lists all keys of a log whose key was rotated.
+    let logs = logs.iter().map(|log| keys_of(log)).collect::<Result<Vec<_>, _>>()?;
+    let logs = logs.into_iter().flatten().map(|key| key.verifier).collect();
     let state = dir.join(STATE);
     // Two that share a state could cosign two histories.
     let _lock = FILES.lock(&dir.join("lock")).map_err(|_| Error::FailedPrecondition("the witness runs already"))?;

@@ -11,9 +11,9 @@ use vault_core::principal::{Algorithm, Binding, IssuerSettings, IssuerTenants, I
 use super::read::{Reader, Text};
 use super::{ConfigError, Environment, NamedFile, PinnedUrl};
 
-/// An issuer of end users' tokens.
+/// An issuer of tokens, of end users or of operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndUserIssuer {
+pub struct TokenIssuer {
     /// What is expected of its tokens.
     pub settings: IssuerSettings,
     /// Where its keys are.
@@ -51,57 +51,84 @@ pub(super) struct RawEndUsers {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawIssuer {
-    issuer: Text,
-    audiences: Spanned<Vec<String>>,
-    tenants: Spanned<Vec<String>>,
-    jwks_file: Option<Text>,
-    jwks_url: Option<Text>,
-    jwks_roots: Option<Text>,
-    algorithms: Option<Vec<Text>>,
-    typ: Option<Text>,
-    tenant_claim: Option<Text>,
-    roles_claim: Option<Text>,
-    mfa_amr: Option<Spanned<Vec<String>>>,
-    mfa_acr: Option<Spanned<Vec<String>>>,
-    mfa_fresh_s: Option<Spanned<u64>>,
-    skew_s: Option<Spanned<u64>>,
-    max_lifetime_s: Option<Spanned<u64>>,
-    binding: Option<Text>,
-    refresh_s: Option<Spanned<u64>>,
-    cooldown_s: Option<Spanned<u64>>,
-    stale_s: Option<Spanned<u64>>,
-    timeout_ms: Option<Spanned<u64>>,
+pub(super) struct RawIssuer {
+    pub(super) issuer: Text,
+    pub(super) audiences: Spanned<Vec<String>>,
+    pub(super) tenants: Spanned<Vec<String>>,
+    pub(super) jwks_file: Option<Text>,
+    pub(super) jwks_url: Option<Text>,
+    pub(super) jwks_roots: Option<Text>,
+    pub(super) algorithms: Option<Vec<Text>>,
+    pub(super) typ: Option<Text>,
+    pub(super) tenant_claim: Option<Text>,
+    pub(super) roles_claim: Option<Text>,
+    pub(super) mfa_amr: Option<Spanned<Vec<String>>>,
+    pub(super) mfa_acr: Option<Spanned<Vec<String>>>,
+    pub(super) mfa_fresh_s: Option<Spanned<u64>>,
+    pub(super) skew_s: Option<Spanned<u64>>,
+    pub(super) max_lifetime_s: Option<Spanned<u64>>,
+    pub(super) binding: Option<Text>,
+    pub(super) refresh_s: Option<Spanned<u64>>,
+    pub(super) cooldown_s: Option<Spanned<u64>>,
+    pub(super) stale_s: Option<Spanned<u64>>,
+    pub(super) timeout_ms: Option<Spanned<u64>>,
 }
 
 pub(super) fn issuers(
     reader: &Reader<'_>,
     raw: RawEndUsers,
     environment: Environment,
-) -> Result<Vec<EndUserIssuer>, ConfigError> {
-    let mut found: Vec<EndUserIssuer> = Vec::with_capacity(raw.issuer.len());
+) -> Result<Vec<TokenIssuer>, ConfigError> {
+    let mut found: Vec<TokenIssuer> = Vec::with_capacity(raw.issuer.len());
     for spanned in raw.issuer {
-        let otherwise = spanned.span().start;
-        let issuer = issuer(reader, spanned.into_inner(), otherwise, environment)?;
-        let all: Vec<_> = found.iter().chain([&issuer]).map(|issuer| issuer.settings.clone()).collect();
-        // Those before were in order, so it is this one.
-        Issuers::new(all).map_err(|error| match error {
-            Error::Invalid { why, .. } => reader.refuse(otherwise, "end_users.issuer", why),
-            other => reader.refuse(otherwise, "end_users.issuer", other.to_string()),
-        })?;
+        let section = Section { name: "end_users.issuer", otherwise: spanned.span().start, fresh: "mfa_fresh_s" };
+        let issuer = issuer(reader, spanned.into_inner(), section, environment)?;
+        beside(reader, &found, &issuer, section)?;
         found.push(issuer);
     }
     Ok(found)
 }
 
-fn issuer(
+/// Which table of the configuration an issuer is from.
+#[derive(Clone, Copy)]
+pub(super) struct Section {
+    pub(super) name: &'static str,
+    /// Where it begins.
+    pub(super) otherwise: usize,
+    /// What its key for the age of a second factor is called.
+    pub(super) fresh: &'static str,
+}
+
+impl Section {
+    fn key(self, name: &str) -> String {
+        format!("{}.{name}", self.name)
+    }
+}
+
+/// Refuses an issuer that cannot stand beside those before it.
+pub(super) fn beside(
+    reader: &Reader<'_>,
+    found: &[TokenIssuer],
+    issuer: &TokenIssuer,
+    section: Section,
+) -> Result<(), ConfigError> {
+    let all: Vec<_> = found.iter().chain([issuer]).map(|issuer| issuer.settings.clone()).collect();
+    // Those before were in order, so it is this one.
+    Issuers::new(all).map(drop).map_err(|error| match error {
+        Error::Invalid { why, .. } => reader.refuse(section.otherwise, section.name, why),
+        other => reader.refuse(section.otherwise, section.name, other.to_string()),
+    })
+}
+
+pub(super) fn issuer(
     reader: &Reader<'_>,
     raw: RawIssuer,
-    otherwise: usize,
+    section: Section,
     environment: Environment,
-) -> Result<EndUserIssuer, ConfigError> {
-    let key = |name: &str| format!("end_users.issuer.{name}");
-    let keys = keys(reader, &raw, otherwise, environment)?;
+) -> Result<TokenIssuer, ConfigError> {
+    let otherwise = section.otherwise;
+    let key = |name: &str| section.key(name);
+    let keys = keys(reader, &raw, section, environment)?;
     let tenants = tenants(reader, &raw.tenants)?;
     // Audiences come one by one below; there may be none.
     let mut settings = IssuerSettings::new(raw.issuer.get_ref(), "", tenants);
@@ -116,7 +143,7 @@ fn issuer(
     ];
     settings.audiences = raw.audiences.into_inner();
     if let Some(names) = raw.algorithms {
-        settings.algorithms = names.iter().map(|name| algorithm(reader, name)).collect::<Result<_, _>>()?;
+        settings.algorithms = names.iter().map(|name| algorithm(reader, name, section)).collect::<Result<_, _>>()?;
     }
     let set = |to: &mut String, text: Option<Text>| text.into_iter().for_each(|text| *to = text.into_inner());
     set(&mut settings.typ, raw.typ);
@@ -127,7 +154,7 @@ fn issuer(
     };
     set(&mut settings.mfa_amr, raw.mfa_amr);
     set(&mut settings.mfa_acr, raw.mfa_acr);
-    settings.mfa_fresh_millis = reader.within(&raw.mfa_fresh_s, &key("mfa_fresh_s"), 900, 0, 86_400)? * 1000;
+    settings.mfa_fresh_millis = reader.within(&raw.mfa_fresh_s, &key(section.fresh), 900, 0, 86_400)? * 1000;
     settings.skew_millis = reader.within(&raw.skew_s, &key("skew_s"), 30, 0, 120)? * 1000;
     settings.max_lifetime_millis = reader.within(&raw.max_lifetime_s, &key("max_lifetime_s"), 3600, 1, 86_400)? * 1000;
     settings.binding = match &raw.binding {
@@ -142,12 +169,12 @@ fn issuer(
         },
     };
     match settings.check() {
-        Ok(()) => Ok(EndUserIssuer { settings, keys }),
+        Ok(()) => Ok(TokenIssuer { settings, keys }),
         Err(Error::Invalid { field, why }) => {
             let at = places.iter().find(|(name, at)| *name == field && *at > 0).map_or(otherwise, |(_, at)| *at);
             Err(reader.refuse(at, &key(&field), why))
         }
-        Err(other) => Err(reader.refuse(otherwise, "end_users.issuer", other.to_string())),
+        Err(other) => Err(reader.refuse(otherwise, section.name, other.to_string())),
     }
 }
 
@@ -156,10 +183,10 @@ fn start<T>(value: &Option<Spanned<T>>) -> usize {
     value.as_ref().map_or(0, |value| value.span().start)
 }
 
-fn algorithm(reader: &Reader<'_>, name: &Text) -> Result<Algorithm, ConfigError> {
+fn algorithm(reader: &Reader<'_>, name: &Text, section: Section) -> Result<Algorithm, ConfigError> {
     Algorithm::named(name.get_ref()).ok_or_else(|| {
         let why = "must be of \"ES256\", \"ES384\", \"EdDSA\", \"RS256\", \"PS256\"";
-        reader.refuse(name.span().start, "end_users.issuer.algorithms", why)
+        reader.refuse(name.span().start, &section.key("algorithms"), why)
     })
 }
 
@@ -178,9 +205,10 @@ fn tenants(reader: &Reader<'_>, listed: &Spanned<Vec<String>>) -> Result<IssuerT
 fn keys(
     reader: &Reader<'_>,
     raw: &RawIssuer,
-    otherwise: usize,
+    section: Section,
     environment: Environment,
 ) -> Result<IssuerKeys, ConfigError> {
+    let key = |name: &str| section.key(name);
     let url = match (&raw.jwks_file, &raw.jwks_url) {
         (Some(file), None) => {
             let beside = start(&raw.jwks_roots).max(start(&raw.refresh_s)).max(start(&raw.cooldown_s));
@@ -188,23 +216,23 @@ fn keys(
             if beside > 0 {
                 let why = "with jwks_file, there is nothing to fetch: leave out jwks_roots, refresh_s, cooldown_s, \
                            stale_s and timeout_ms";
-                return Err(reader.refuse(beside, "end_users.issuer.jwks_file", why));
+                return Err(reader.refuse(beside, &key("jwks_file"), why));
             }
-            return Ok(IssuerKeys::File(reader.file(file, "end_users.issuer.jwks_file")?));
+            return Ok(IssuerKeys::File(reader.file(file, &key("jwks_file"))?));
         }
         (None, Some(url)) => url,
         _ => {
             let why = "names its keys by either jwks_file or jwks_url";
-            return Err(reader.refuse(otherwise, "end_users.issuer", why));
+            return Err(reader.refuse(section.otherwise, section.name, why));
         }
     };
-    let key = |name: &str| format!("end_users.issuer.{name}");
     let refresh = reader.within(&raw.refresh_s, &key("refresh_s"), 300, 10, 86_400)?;
     let stale = reader.within(&raw.stale_s, &key("stale_s"), 3600.max(refresh), refresh, 604_800)?;
     let timeout = Duration::from_millis(reader.within(&raw.timeout_ms, &key("timeout_ms"), 2000, 100, 10_000)?);
-    let roots = (raw.jwks_roots.as_ref(), "end_users.issuer.jwks_roots");
+    let (url_key, roots_key) = (key("jwks_url"), key("jwks_roots"));
+    let roots = (raw.jwks_roots.as_ref(), roots_key.as_str());
     Ok(IssuerKeys::Url(KeysUrl {
-        at: reader.pinned((url, "end_users.issuer.jwks_url"), roots, timeout, environment)?,
+        at: reader.pinned((url, &url_key), roots, timeout, environment)?,
         refresh: Duration::from_secs(refresh),
         cooldown: Duration::from_secs(reader.within(&raw.cooldown_s, &key("cooldown_s"), 30, 1, 3600)?),
         stale: Duration::from_secs(stale),

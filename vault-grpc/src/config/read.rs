@@ -9,16 +9,19 @@ use serde::Deserialize;
 use toml::Spanned;
 use vault_core::principal::TrustDomain;
 
+use super::approvals::RawApprovals;
+use super::charter::RawCharter;
 use super::end_users::{self, RawEndUsers};
 use super::hardening::RawHardening;
 use super::lifecycle::RawLifecycle;
 use super::limits::RawLimits;
+use super::operators::{self, RawOperators};
 use super::policy::RawPolicy;
 use super::release::RawRelease;
 use super::roots::{RawCustody, RawRoot};
+use super::sink;
 use super::store::RawStore;
-use super::witness;
-use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile};
+use super::{Cache, Config, ConfigError, Environment, Listener, NamedFile, segments, witness};
 
 pub(super) type Text = Spanned<String>;
 
@@ -39,7 +42,10 @@ struct Raw {
     aws: Option<Spanned<super::aws::RawAws>>,
     policy: RawPolicy,
     #[serde(default)]
+    charter: RawCharter,
+    #[serde(default)]
     end_users: RawEndUsers,
+    operators: Option<Spanned<RawOperators>>,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -48,6 +54,8 @@ struct Raw {
     hardening: RawHardening,
     #[serde(default)]
     lifecycle: RawLifecycle,
+    #[serde(default)]
+    approvals: RawApprovals,
     #[serde(default)]
     logs: RawLogs,
     #[serde(default)]
@@ -74,6 +82,9 @@ struct RawAudit {
     key: Text,
     #[serde(default)]
     witness: Vec<Spanned<witness::RawWitness>>,
+    #[serde(default)]
+    sink: Vec<Spanned<sink::RawSink>>,
+    segments: Option<segments::RawSegments>,
 }
 
 #[derive(Default, Deserialize)]
@@ -103,8 +114,15 @@ pub(super) fn read(text: &str, file: &Path) -> Result<Config, ConfigError> {
 }
 
 pub(super) struct Reader<'a> {
-    text: &'a str,
-    file: &'a Path,
+    pub(super) text: &'a str,
+    pub(super) file: &'a Path,
+}
+
+#[cfg(test)]
+impl<'a> Reader<'a> {
+    pub(super) const fn of(text: &'a str, file: &'a Path) -> Self {
+        Self { text, file }
+    }
 }
 
 impl Reader<'_> {
@@ -160,6 +178,7 @@ impl Reader<'_> {
         let roots = self.roots(raw.root.as_ref(), &raw.roots, raw.custody.as_ref())?;
         #[cfg(feature = "aws")]
         let aws = self.aws(raw.aws.as_ref(), &roots)?;
+        let end_users = end_users::issuers(self, raw.end_users, environment)?;
         let config = Config {
             file: self.file.to_owned(),
             environment,
@@ -169,17 +188,22 @@ impl Reader<'_> {
             store: self.store(&raw.store)?,
             audit_dir: self.file(&raw.audit.dir, "audit.dir")?,
             audit_key: self.file(&raw.audit.key, "audit.key")?,
+            segments: segments::segments(self, raw.audit.segments.as_ref())?,
             witnesses: witness::witnesses(self, raw.audit.witness, environment)?,
+            sinks: sink::sinks(self, raw.audit.sink, environment)?,
             roots,
             #[cfg(feature = "aws")]
             aws,
             policy: self.policy(&raw.policy, environment)?,
-            end_users: end_users::issuers(self, raw.end_users, environment)?,
+            charter_enforced: self.charter(&raw.charter, environment)?,
+            operators: operators::operators(self, raw.operators, &end_users, environment)?,
+            end_users,
             limits: raw.limits.check(|offset, key, why| self.refuse(offset, key, why))?,
             cache: self.cache(&raw.cache)?,
             metrics: raw.metrics.address.as_ref().map(|text| self.metrics(text)).transpose()?,
             hardening: self.hardening(&raw.hardening, environment)?,
             lifecycle: self.lifecycle(&raw.lifecycle)?,
+            approvals: self.approvals(&raw.approvals, environment)?,
             release: raw.release.as_ref().map(|raw| self.release(raw)).transpose()?,
             json_logs,
         };

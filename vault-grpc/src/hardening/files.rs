@@ -16,7 +16,7 @@ use landlock::{
 };
 use vault_core::fs::{Fs, OsFs};
 
-use crate::config::{Config, ConfigError, IssuerKeys, NamedFile, PostgresAddress, Prove, Root, Store};
+use crate::config::{Config, ConfigError, IssuerKeys, NamedFile, PostgresAddress, Prove, Root, SinkTarget, Store};
 
 /// What resolving names of hosts, loading modules and telling the time of day read.
 const SYSTEM: &[&str] = &[
@@ -145,12 +145,18 @@ impl Paths {
     }
 }
 
-/// The directories of store and audit log.
+/// The directories of store, audit log, its archive, and the files that are its sinks.
 fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
     let mut dirs = vec![(&config.audit_dir, config.audit_dir.path.as_path())];
     if let Store::Embedded(file) = &config.store {
         dirs.push((file, directory(&file.path)));
     }
+    for sink in &config.sinks {
+        if let SinkTarget::File(file) = &sink.to {
+            dirs.push((file, directory(&file.path)));
+        }
+    }
+    dirs.extend(config.segments.archive.as_ref().map(|archive| (archive, archive.path.as_path())));
     dirs
 }
 
@@ -160,7 +166,9 @@ fn written(config: &Config) -> Vec<(&NamedFile, &Path)> {
 /// [`ConfigError`] naming the one that cannot be made.
 pub(super) fn make_directories(config: &Config) -> Result<(), ConfigError> {
     let fs: &dyn Fs = &OsFs;
-    for (named, dir) in written(config) {
+    let archive = config.segments.archive.as_ref();
+    // An archive that is not there may be one that is not mounted: it is not made in its place.
+    for (named, dir) in written(config).into_iter().filter(|(named, _)| Some(*named) != archive) {
         fs.create_dir_durable(dir).map_err(|e| named.error(format!("its directory: {}", e.kind())))?;
     }
     Ok(())
@@ -192,13 +200,23 @@ fn named(config: &Config) -> Vec<&NamedFile> {
             Root::AwsKms(_) => {}
         }
     }
-    for issuer in &config.end_users {
+    files.extend(config.operators.list.as_ref().map(|list| &list.file));
+    for issuer in config.end_users.iter().chain(&config.operators.issuers) {
         match &issuer.keys {
             IssuerKeys::File(file) => files.push(file),
             IssuerKeys::Url(url) => files.extend(&url.at.roots),
         }
     }
     files.extend(config.witnesses.iter().filter_map(|witness| witness.url.roots.as_ref()));
+    for sink in &config.sinks {
+        let (roots, client) = match &sink.to {
+            SinkTarget::File(_) => continue,
+            SinkTarget::Syslog(server) => (Some(&server.roots), &server.client),
+            SinkTarget::Otlp { url, client } => (url.roots.as_ref(), client),
+        };
+        files.extend(roots);
+        files.extend(client.iter().flat_map(|(certificate, key)| [certificate, key]));
+    }
     files.extend(config.release.as_ref().map(|release| &release.signature));
     if let Store::Postgres(postgres) = &config.store {
         files.extend(&postgres.password);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use http::header::AUTHORIZATION;
 use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::oneshot;
@@ -20,18 +21,23 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tower::Service;
+use vault_core::Vault;
 use vault_core::time::{Clock, SystemClock};
 
 use super::stream::TlsConn;
 use super::{Phase, Proven, Shared};
 use crate::config::Limits;
 use crate::metrics::{Call, Metrics};
-use crate::plane::{Caller, Principal};
+use crate::plane::{Admission, Caller, Principal};
 use crate::service::undecodable;
+use crate::status;
 use crate::telemetry::{Event, log};
 
 /// How long the tasks of a connection that was cut may take to notice.
 const CUT: Duration = Duration::from_secs(1);
+
+/// Where the standard health service is.
+const HEALTH: &str = "/grpc.health.v1.Health/";
 
 /// After a GOAWAY: how long no call may run before a peer that does not hang up is cut.
 const QUIET: Duration = Duration::from_millis(500);
@@ -47,7 +53,9 @@ pub(super) async fn serve<P: Principal>(proven: Proven<P>, shared: &Shared<P>) {
     let connection = TlsConn { tls, cut: cutting, _closed: closing };
     let activity = Arc::new(Activity::default());
     let metrics = Arc::clone(&shared.metrics);
-    let service = Answering { routes: shared.routes.clone(), caller, activity: Arc::clone(&activity), metrics };
+    let (vault, admission) = (Arc::clone(&shared.vault), shared.admission.clone());
+    let routes = shared.routes.clone();
+    let service = Answering { routes, caller, admission, activity: Arc::clone(&activity), metrics, vault };
     // The server takes a stream of connections; this one has one.
     let incoming = stream::once(async { Ok::<_, Infallible>(connection) }).chain(stream::pending());
     let mut serving = pin!(server(&shared.limits).serve_with_incoming_shutdown(service, incoming, async {
@@ -183,8 +191,10 @@ impl Drop for Running {
 struct Answering<P> {
     routes: Routes,
     caller: Caller<P>,
+    admission: Option<Arc<dyn Admission<P>>>,
     activity: Arc<Activity>,
     metrics: Arc<Metrics>,
+    vault: Arc<Vault>,
 }
 
 impl<P> Clone for Answering<P> {
@@ -192,8 +202,10 @@ impl<P> Clone for Answering<P> {
         Self {
             routes: self.routes.clone(),
             caller: self.caller.clone(),
+            admission: self.admission.clone(),
             activity: Arc::clone(&self.activity),
             metrics: Arc::clone(&self.metrics),
+            vault: Arc::clone(&self.vault),
         }
     }
 }
@@ -208,12 +220,33 @@ impl<P: Principal> Service<Request<Body>> for Answering<P> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        request.extensions_mut().insert(self.caller.clone());
         let running = self.activity.begin();
         let mut counted = self.metrics.begin(request.uri().path());
-        let answer = self.routes.call(request);
+        // A call of the other plane: nothing here answers it, and the log says who tried.
+        let strayed = counted.as_ref().filter(|call| call.plane() != P::PLANE).map(Call::method);
+        let strayed = strayed.map(|call| (Arc::clone(&self.caller.principal), Arc::clone(&self.vault), call));
+        // Whether a gateway serves is told to every certificate of its plane, as it is to every load balancer.
+        let path = request.uri().path();
+        let admission = self.admission.clone().filter(|_| strayed.is_none() && !path.starts_with(HEALTH));
+        let (caller, mut routes) = (self.caller.clone(), self.routes.clone());
         Box::pin(async move {
-            let answer = undecodable::mend(answer.await?);
+            let mut told = Ok(caller);
+            if let Some((principal, vault, call)) = strayed
+                && let Err(error) = principal.strayed(&vault, call).await
+            {
+                told = Err(status::status(&error));
+            } else if let (Ok(caller), Some(admission)) = (&told, admission) {
+                told = admission.admit(caller, request.headers()).await;
+            }
+            let answer = match told {
+                Ok(caller) => {
+                    // It has served its purpose.
+                    request.headers_mut().remove(AUTHORIZATION);
+                    request.extensions_mut().insert(caller);
+                    undecodable::mend(routes.call(request).await?)
+                }
+                Err(status) => status.into_http(),
+            };
             // A call that failed has its status here, any other behind its body.
             if let Some(call) = &mut counted {
                 call.answered(answer.headers());

@@ -47,8 +47,15 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &End
         writeln!(out, "blindvault_connections{{plane=\"{plane}\"}} {}", count.load(Ordering::Relaxed))?;
     }
     head(out, "blindvault_connections_refused_total", "counter", "Connections that came to nothing, by rule.")?;
-    for ((plane, reason), count) in refusals.totals() {
+    let (tokens, refused): (Vec<_>, Vec<_>) =
+        refusals.totals().into_iter().partition(|((_, reason), _)| reason.starts_with("token_"));
+    for ((plane, reason), count) in refused {
         writeln!(out, "blindvault_connections_refused_total{{plane=\"{plane}\",reason=\"{reason}\"}} {count}")?;
+    }
+    let name = "blindvault_operator_calls_refused_total";
+    head(out, name, "counter", "Operators' calls without a token that is theirs, by rule.")?;
+    for ((_, rule), count) in tokens {
+        writeln!(out, "{name}{{rule=\"{rule}\"}} {count}")?;
     }
     let name = "blindvault_end_user_tokens_refused_total";
     head(out, name, "counter", "Tokens that prove no end user, by rule.")?;
@@ -66,11 +73,19 @@ fn all(out: &mut String, metrics: &Metrics, refusals: &Refusals, end_users: &End
     )?;
     let healthy = matches!(vault.audit().health(), Health::Good | Health::TilesBehind(_));
     writeln!(out, "blindvault_audit_healthy {}", u8::from(healthy))?;
+    let segments = vault.audit().segments();
+    head(out, "blindvault_audit_segment", "gauge", "The number of the audit log's open segment.")?;
+    writeln!(out, "blindvault_audit_segment {}", segments.open)?;
+    head(out, "blindvault_audit_segments_waiting", "gauge", "Sealed segments that are not archived yet.")?;
+    writeln!(out, "blindvault_audit_segments_waiting {}", segments.open.saturating_sub(segments.archived))?;
+    let name = "blindvault_audit_archive_behind";
+    head(out, name, "gauge", "1 if sealing or archiving fails; it is tried again, and calls are answered.")?;
+    writeln!(out, "{name} {}", u8::from(segments.behind.is_some()))?;
     head(out, "blindvault_policy_epoch", "gauge", "The policy set in force, counted from the start.")?;
     writeln!(out, "blindvault_policy_epoch {}", vault.authorizer().epoch())
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
+pub(super) fn head(out: &mut String, name: &str, kind: &str, help: &str) -> fmt::Result {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
 }
 

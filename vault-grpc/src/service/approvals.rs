@@ -1,4 +1,4 @@
-//! `ApprovalService`: what takes two operators.
+//! `ApprovalService`: what takes more than one operator.
 
 use tonic::{Request, Response, Status};
 use vault_core::Error;
@@ -10,9 +10,9 @@ use vault_proto::v1::approval_service_server::ApprovalService;
 use super::operator_of;
 use super::tenants::{Control, answer, call};
 use crate::convert;
-use crate::convert::approval::show;
+use crate::convert::approval::{show, wanted};
 
-/// Whose keys an approval is about; none if it is about a policy bundle.
+/// Whose keys an approval is about; none if it is about the whole vault.
 fn tenant(text: &str) -> Result<Option<TenantId>, Error> {
     if text.is_empty() { Ok(None) } else { TenantId::parse(text).map(Some) }
 }
@@ -29,8 +29,10 @@ impl ApprovalService for Control {
             let reason = convert::reason(&request.reason)?;
             let size = convert::page_size(request.page_size)?;
             let after = convert::page_token(&request.page_token, ApprovalId::parse)?;
-            let found = self.vault.list_approvals(&call(&who, reason.as_ref())?, after, size + 1).await?;
-            let (found, next_page_token) = convert::page(found, size, |approval| approval.id.to_string());
+            let wanted = wanted(request)?;
+            let call = call(&who, reason.as_ref())?;
+            let (found, next) = self.vault.find_approvals(&call, wanted, after, size).await?;
+            let next_page_token = next.map(|id| id.to_string()).unwrap_or_default();
             Ok(v1::ListApprovalsResponse { approvals: found.iter().map(show).collect(), next_page_token })
         };
         answer(done.await)
@@ -89,6 +91,22 @@ impl ApprovalService for Control {
                 None => self.vault.reject_activation(&call, id).await?,
             };
             Ok(v1::RejectResponse { approval: Some(show(&done)) })
+        };
+        answer(done.await)
+    }
+
+    async fn cancel_approval(
+        &self,
+        request: Request<v1::CancelApprovalRequest>,
+    ) -> Result<Response<v1::CancelApprovalResponse>, Status> {
+        let who = operator_of(&request)?;
+        let request = request.get_ref();
+        let done = async {
+            let tenant = tenant(&request.tenant)?;
+            let id = ApprovalId::parse(&request.approval)?;
+            let reason = convert::required_reason(&request.reason)?;
+            let done = self.vault.cancel_approval(&call(&who, Some(&reason))?, tenant.as_ref(), id).await?;
+            Ok(v1::CancelApprovalResponse { approval: Some(show(&done)) })
         };
         answer(done.await)
     }

@@ -6,6 +6,7 @@ pub mod crypto;
 pub mod grants;
 pub mod policies;
 mod receipt;
+pub mod scorecard;
 pub(crate) mod streams;
 pub mod tenants;
 pub(crate) mod undecodable;
@@ -23,11 +24,13 @@ use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
 use vault_proto::v1::grant_service_server::GrantServiceServer;
 use vault_proto::v1::policy_service_server::PolicyServiceServer;
+use vault_proto::v1::scorecard_service_server::ScorecardServiceServer;
 use vault_proto::v1::tenant_service_server::TenantServiceServer;
 
 use crate::config::Limits;
 use crate::end_users::EndUsers;
 use crate::plane::{Caller, Principal};
+use crate::scorecard::Source;
 use crate::status;
 
 /// How much larger than the largest request a data answer may be: by the envelopes and the audit receipts of a batch.
@@ -45,7 +48,7 @@ pub(crate) fn data_routes(vault: &Arc<Vault>, end_users: &Arc<EndUsers>, limits:
 }
 
 /// What the control plane answers.
-pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
+pub(crate) fn control_routes(vault: &Arc<Vault>, scorecards: &Arc<Source>, limits: &Limits) -> Routes {
     let control = tenants::Control::new(Arc::clone(vault));
     let tenants = TenantServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
@@ -62,7 +65,16 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, limits: &Limits) -> Routes {
     let policies = PolicyServiceServer::new(control)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
-    Routes::new(tenants).add_service(datasets).add_service(grants).add_service(approvals).add_service(policies)
+    let scorecards = scorecard::Scorecards::new(Arc::clone(vault), Arc::clone(scorecards));
+    let scorecards = ScorecardServiceServer::new(scorecards)
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
+    Routes::new(tenants)
+        .add_service(datasets)
+        .add_service(grants)
+        .add_service(approvals)
+        .add_service(policies)
+        .add_service(scorecards)
 }
 
 fn caller<P: Principal, T>(request: &Request<T>) -> Result<Arc<P>, Status> {

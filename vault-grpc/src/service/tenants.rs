@@ -6,7 +6,7 @@ use tonic::{Request, Response, Status};
 use vault_core::id::{DatasetId, Reason, Subject, TenantId};
 use vault_core::keys::DatasetProperties;
 use vault_core::principal::Operator;
-use vault_core::vault::{ControlCall, new_request_id};
+use vault_core::vault::{ControlCall, CustodyChange, new_request_id};
 use vault_core::{Error, Vault};
 use vault_proto::v1;
 use vault_proto::v1::dataset_service_server::DatasetService;
@@ -117,8 +117,8 @@ impl TenantService for Control {
             let tenant = TenantId::parse(&request.tenant)?;
             let reason = convert::required_reason(&request.reason)?;
             let revision = convert::revision(&request.etag)?;
-            let done = self.vault.resume_tenant(&call(&who, Some(&reason))?, &tenant, revision).await?;
-            Ok(v1::ResumeTenantResponse { tenant: Some(convert::tenant(&done)) })
+            let asked = self.vault.resume_tenant(&call(&who, Some(&reason))?, &tenant, revision).await?;
+            Ok(v1::ResumeTenantResponse { approval: Some(convert::approval::show(&asked)) })
         };
         answer(done.await)
     }
@@ -134,13 +134,18 @@ impl TenantService for Control {
             let reason = convert::required_reason(&request.reason)?;
             let revision = convert::revision(&request.etag)?;
             let call = call(&who, Some(&reason))?;
-            let done = match request.custody.as_ref().map(custody::parse).transpose()? {
-                Some(custody) => self.vault.rotate_tenant_key_to(&call, &tenant, revision, &custody).await?,
-                None => self.vault.rotate_tenant_key(&call, &tenant, revision).await?,
+            let (done, asked) = match request.custody.as_ref().map(custody::parse).transpose()? {
+                None => (self.vault.rotate_tenant_key(&call, &tenant, revision).await?, None),
+                Some(custody) => match self.vault.rotate_tenant_key_to(&call, &tenant, revision, &custody).await? {
+                    CustodyChange::None(rotated) => (rotated, None),
+                    CustodyChange::Asked(tenant, asked) => (tenant, Some(asked)),
+                },
             };
+            let rotation = done.rotation.as_ref().filter(|_| asked.is_none());
             Ok(v1::RotateTenantKeyResponse {
                 tenant: Some(convert::tenant(&done)),
-                rewrapped_data_keys: done.rotation.map_or(0, |rotation| rotation.data_keys),
+                rewrapped_data_keys: rotation.map_or(0, |rotation| rotation.data_keys),
+                approval: asked.map(|asked| convert::approval::show(&asked)),
             })
         };
         answer(done.await)

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
+use std::sync::Arc;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
@@ -13,6 +14,7 @@ use vault_core::time::{Clock, SystemClock};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Material;
+use super::verifier::OfTheOther;
 use crate::config::{ConfigError, Listener, NamedFile, cannot_read};
 use crate::plane::Principal;
 
@@ -71,7 +73,8 @@ pub(crate) fn private_key(file: &NamedFile) -> Result<PrivateKeyDer<'static>, Co
 
 pub(super) fn material<P: Principal>(
     listener: &Listener,
-    bundle: TrustBundle<P::Plane>,
+    bundle: Arc<TrustBundle<P::Plane>>,
+    other: OfTheOther,
 ) -> Result<Material<P>, ConfigError> {
     let chain = certificates_from_pem(&read(&listener.certificate, MAX_PEM, false)?)
         .map_err(|e| listener.certificate.error(e))?;
@@ -82,7 +85,7 @@ pub(super) fn material<P: Principal>(
     let identity = CertifiedKey::new(chain, signer);
     identity.keys_match().map_err(|_| listener.key.error("is not the key of the certificate"))?;
     check_own(&identity, listener)?;
-    Material::new(identity, bundle).map_err(|_| listener.certificate.error("cannot be used for TLS 1.3"))
+    Material::new(identity, bundle, other).map_err(|_| listener.certificate.error("cannot be used for TLS 1.3"))
 }
 
 /// Our own certificate has to be one that a client can accept now.

@@ -15,14 +15,34 @@ use vault_core::time::Timestamp;
 
 use crate::plane::Principal;
 
+/// Whether a chain proves a caller of the other plane.
+pub(crate) type OfTheOther = Arc<dyn Fn(&[CertificateDer<'_>], Timestamp) -> bool + Send + Sync>;
+
+/// The reason for which a chain of the other plane is refused.
+#[derive(Debug)]
+struct Stray(&'static str);
+
+impl fmt::Display for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Stray {}
+
 pub(super) struct PrincipalVerifier<P: Principal> {
     bundle: Arc<TrustBundle<P::Plane>>,
+    other: OfTheOther,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl<P: Principal> PrincipalVerifier<P> {
-    pub(super) fn new(bundle: Arc<TrustBundle<P::Plane>>, algorithms: WebPkiSupportedAlgorithms) -> Self {
-        Self { bundle, algorithms }
+    pub(super) fn new(
+        bundle: Arc<TrustBundle<P::Plane>>,
+        other: OfTheOther,
+        algorithms: WebPkiSupportedAlgorithms,
+    ) -> Self {
+        Self { bundle, other, algorithms }
     }
 }
 
@@ -49,8 +69,15 @@ impl<P: Principal> ClientCertVerifier for PrincipalVerifier<P> {
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
         let chain: Vec<CertificateDer<'_>> = std::iter::once(end_entity).chain(intermediates).map(borrowed).collect();
-        match P::prove(&chain, &self.bundle, Timestamp(now.as_secs().saturating_mul(1000))) {
+        let now = Timestamp(now.as_secs().saturating_mul(1000));
+        match P::prove(&chain, &self.bundle, now) {
             Ok(_) => Ok(ClientCertVerified::assertion()),
+            // Refused all the same, and with the same alert; only counted under a name of its own. The two planes have
+            // different trust domains, so a chain of the other one breaks this rule.
+            Err(IdentityError::WrongTrustDomain) if (self.other)(&chain, now) => {
+                let stray = OtherError(Arc::new(Stray(P::OTHERS_CERTIFICATE)));
+                Err(Error::InvalidCertificate(CertificateError::Other(stray)))
+            }
             Err(rule) => Err(Error::InvalidCertificate(alert_for(rule))),
         }
     }
@@ -105,9 +132,10 @@ pub(crate) fn reason_of(error: &io::Error) -> &'static str {
             CertificateError::NotValidYet => IdentityError::NotYetValid.name(),
             CertificateError::UnknownIssuer => IdentityError::UnknownIssuer.name(),
             CertificateError::Revoked => IdentityError::Revoked.name(),
-            CertificateError::Other(OtherError(rule)) => {
-                rule.downcast_ref::<IdentityError>().map_or("bad_certificate", |rule| rule.name())
-            }
+            CertificateError::Other(OtherError(rule)) => match rule.downcast_ref::<Stray>() {
+                Some(stray) => stray.0,
+                None => rule.downcast_ref::<IdentityError>().map_or("bad_certificate", |rule| rule.name()),
+            },
             _ => "bad_certificate",
         },
         Error::PeerIncompatible(_) => "tls_incompatible",

@@ -22,6 +22,7 @@ use vault_core::{Error, Vault};
 
 use crate::config::{Config, ConfigError, LogWitness};
 use crate::pinned::Pinned;
+use crate::scorecard::WitnessState;
 use crate::telemetry::{Event, log};
 
 pub use server::serve;
@@ -94,12 +95,21 @@ impl Witnesses {
         tasks
     }
 
+    /// What is known of each, for the scorecard.
+    pub fn states(&self) -> Vec<WitnessState> {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let state = |one: &Arc<One>| {
+            let lag = millis(one.lag());
+            let State { size, why, .. } = one.lock().clone();
+            let (name, mandatory) = (one.name().to_owned(), one.settings.mandatory.map(millis));
+            WitnessState { name, size, lag_millis: Some(lag), why, mandatory_millis: mandatory }
+        };
+        self.all.iter().map(state).collect()
+    }
+
     /// Metrics: for each witness the size it cosigned, and for how long it has been behind.
     pub fn render(&self) -> String {
         let mut out = String::new();
-        if self.all.is_empty() {
-            return out;
-        }
         out.push_str("# HELP blindvault_audit_witness_size Entries of the audit log that the witness has cosigned.\n");
         out.push_str("# TYPE blindvault_audit_witness_size gauge\n");
         for one in &self.all {
@@ -246,5 +256,9 @@ async fn hold(all: Vec<Arc<One>>, vault: Arc<Vault>) {
         let late = |one: &Arc<One>| one.settings.mandatory.is_some_and(|deadline| one.lag() > deadline);
         let why = all.iter().any(late).then_some("a mandatory witness has not cosigned the log within its deadline");
         vault.audit().hold(why);
+        let mandatory = all.iter().filter(|one| one.settings.mandatory.is_some());
+        if let Some(size) = mandatory.map(|one| one.lock().size).min() {
+            vault.audit().cosigned(size);
+        }
     }
 }

@@ -458,3 +458,53 @@ fn witnesses_are_read_and_refused_with_their_line() {
     let error = parse(&format!("{GOOD}[[audit.witness]]\nkey = \"{log}\"\nurl = \"http://127.0.0.1\"")).unwrap_err();
     assert!(error.place().contains("audit.witness.key"), "{error}");
 }
+
+#[test]
+fn sinks_are_read_and_refused_with_their_line() {
+    use std::time::Duration;
+    use vault_grpc::config::{Fields, SinkTarget};
+
+    let with = |more: &str| parse(&format!("{GOOD}[[audit.sink]]\nname = \"siem\"\n{more}"));
+    let config = with("kind = \"file\"\npath = \"siem/audit.jsonl\"\n").unwrap();
+    let sink = &config.sinks[0];
+    assert_eq!((sink.settings.name.as_str(), sink.settings.mandatory, sink.settings.history), ("siem", false, false));
+    assert_eq!((sink.settings.deadline, sink.settings.queue), (Duration::from_secs(2), 8192));
+    assert_eq!(sink.fields, Fields::Ocsf);
+    assert!(matches!(&sink.to, SinkTarget::File(file) if file.path.ends_with("siem/audit.jsonl")));
+    let all = "mandatory = true\ndeadline_ms = 50\nqueue = 1\nhistory = true\nformat = \"ecs\"\n";
+    let syslog = "kind = \"syslog\"\naddress = \"siem.example\"\nroots = \"r.pem\"\n";
+    let config = with(&format!("{syslog}{all}message_bytes = 65536\n")).unwrap();
+    let sink = &config.sinks[0];
+    assert!(sink.settings.mandatory && sink.settings.history && sink.fields == Fields::Ecs);
+    let SinkTarget::Syslog(server) = &sink.to else { unreachable!() };
+    assert_eq!((server.host.as_str(), server.port, server.message_bytes), ("siem.example", 6514, 65536));
+    let config = with("kind = \"otlp\"\nurl = \"https://otel.example:4318\"\nroots = \"r.pem\"\n").unwrap();
+    let SinkTarget::Otlp { url, client: None } = &config.sinks[0].to else { unreachable!() };
+    assert_eq!((url.port, url.path.as_str()), (4318, "/v1/logs"));
+    with("kind = \"otlp\"\nurl = \"http://127.0.0.1:4318/x\"\n").unwrap();
+    for (bad, field) in [
+        ("kind = \"kafka\"", "audit.sink.kind"),
+        ("kind = \"file\"", "audit.sink.path"),
+        ("kind = \"file\"\npath = \"a\"\nurl = \"b\"", "audit.sink.url"),
+        ("kind = \"file\"\npath = \"a\"\nmessage_bytes = 4096", "audit.sink.message_bytes"),
+        ("kind = \"file\"\npath = \"a\"\nformat = \"cef\"", "audit.sink.format"),
+        ("kind = \"file\"\npath = \"a\"\ndeadline_ms = 49", "audit.sink.deadline_ms"),
+        ("kind = \"file\"\npath = \"a\"\nqueue = 0", "audit.sink.queue"),
+        ("kind = \"syslog\"\naddress = \"siem.example\"", "audit.sink.roots"),
+        ("kind = \"syslog\"\nroots = \"r.pem\"", "audit.sink.address"),
+        ("kind = \"syslog\"\naddress = \"tcp://x\"\nroots = \"r.pem\"", "audit.sink.address"),
+        ("kind = \"syslog\"\naddress = \"x\"\nroots = \"r.pem\"\nkey = \"k\"", "audit.sink"),
+        ("kind = \"otlp\"\nurl = \"http://otel.example\"", "audit.sink.url"),
+        ("kind = \"otlp\"\nurl = \"https://otel.example\"", "audit.sink.url"),
+        ("kind = \"otlp\"\nurl = \"https://otel.example\"\nroots = \"r\"\npath = \"p\"", "audit.sink.path"),
+    ] {
+        let error = with(bad).unwrap_err();
+        assert!(error.place().contains(field), "{bad}: {error}");
+    }
+    let second = |more: &str| {
+        with(&format!("kind = \"file\"\npath = \"a\"\n[[audit.sink]]\n{more}")).unwrap_err().why().to_owned()
+    };
+    assert!(second("name = \"siem\"\nkind = \"file\"\npath = \"b\"").contains("same name"));
+    assert!(second("name = \"other\"\nkind = \"file\"\npath = \"a\"").contains("same file"));
+    assert!(second("name = \"No\"\nkind = \"file\"\npath = \"b\"").contains("a-z"));
+}

@@ -5,9 +5,11 @@
 mod alerts;
 mod audit_entries;
 mod audit_receipts;
+mod audit_segments;
 #[cfg(feature = "aws")]
 mod aws;
 mod backup;
+mod charters;
 mod command_line;
 mod configuration;
 mod drain;
@@ -20,6 +22,9 @@ mod handshake;
 mod identity_provider;
 mod issuer;
 mod metrics;
+mod operator_commands;
+mod operator_lists;
+mod operator_tokens;
 mod policies;
 #[cfg(feature = "prove")]
 #[expect(clippy::print_stdout, clippy::disallowed_macros, reason = "a test says what it measured")]
@@ -28,7 +33,12 @@ mod release;
 mod reload;
 mod roots;
 mod saml_bridge;
+mod scorecard;
 mod shredding;
+mod sink_foreign;
+mod sink_load;
+mod sink_receivers;
+mod sinks;
 #[cfg(feature = "prove")]
 #[expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 #[path = "../../../vault-core/tests/common/solver.rs"]

@@ -9,8 +9,9 @@ use vault_core::kms::{LocalRoot, RootKey as _};
 use vault_grpc::build;
 use vault_grpc::config::{Config, ConfigError, CustodyNames};
 use vault_proto::v1::custody::Kind;
-use vault_proto::v1::{Custody, ReplicatedCustody, SplitCustody};
+use vault_proto::v1::{ApprovalState, Custody, ReplicatedCustody, SplitCustody};
 
+use super::shredding::bob;
 use super::support::{Fixture, made};
 
 const REST: &str = r#"environment = "dev"
@@ -148,9 +149,23 @@ async fn custody_is_chosen_shown_and_changed_over_the_wire() {
         kind: Some(Kind::Replicated(ReplicatedCustody { root_key_ids: vec![second.clone(), first.clone()] })),
     };
     let single = Custody { kind: Some(Kind::RootKeyId(second.clone())) };
+    let (bob, mut version) = (bob(&fixture).await, 1);
     for custody in [replicated, split(&second, &first), single] {
-        let rotated = operator.rotate_tenant_key_to("acme", custody.clone(), "test").await.unwrap();
-        assert_eq!(rotated.tenant.unwrap().custody, Some(custody));
+        let asked = operator.rotate_tenant_key_to("acme", custody.clone(), "test").await.unwrap();
+        // It waits, and nothing has happened.
+        assert_ne!(asked.tenant.unwrap().custody.as_ref(), Some(&custody));
+        assert_ne!(operator.get_tenant("acme").await.unwrap().custody.as_ref(), Some(&custody));
+        let asked = asked.approval.unwrap();
+        assert_eq!((asked.action.as_str(), asked.state()), ("RotateTenantKey", ApprovalState::Pending));
+        assert!(asked.summary.iter().any(|line| line == &format!("then, version {}: {}", version + 1, asked.custody)));
+        assert_eq!(bob.approve(&asked, None, "test").await.unwrap().state(), ApprovalState::Executed);
+        let rotated = operator.get_tenant("acme").await.unwrap();
+        version += 1;
+        assert_eq!((rotated.active_key_version, rotated.custody.as_ref()), (version, Some(&custody)));
+        // Under the custody that it has, nobody has to be asked.
+        let again = operator.rotate_tenant_key_to("acme", custody, "test").await.unwrap();
+        version += 1;
+        assert_eq!((again.tenant.unwrap().active_key_version, again.approval), (version, None));
         assert_eq!(workload.decrypt(&target, sealed.envelope.clone()).await.unwrap().plaintext.as_bytes(), b"split");
     }
     let listed = operator.list_tenants(10, "").await.unwrap().tenants;

@@ -139,3 +139,65 @@ fn the_module_of_an_hsm_works_in_a_restricted_gateway() {
         served.stop();
     });
 }
+
+/// Answers every request for logs, as a collector does that takes all of them; counts them.
+fn collector() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::io::{BufRead as _, Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), std::sync::Arc::default());
+    let counting: std::sync::Arc<std::sync::atomic::AtomicUsize> = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            // One request a connection, so that each delivery makes a new one.
+            let mut tcp = std::io::BufReader::new(tcp.unwrap());
+            let (mut length, mut line) = (0, String::new());
+            while tcp.read_line(&mut line).unwrap_or(0) > 2 {
+                let lower = line.to_ascii_lowercase();
+                length = lower.strip_prefix("content-length: ").map_or(length, |n| n.trim().parse().unwrap());
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            if tcp.read_exact(&mut body).is_ok() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                drop(tcp.get_mut().write_all(answer));
+                counting.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sinks_write_rotate_and_connect_again_under_both_restrictions() {
+    let site = Site::new();
+    required(&site);
+    let (collector, asked) = collector();
+    site.configure(&format!(
+        "[[audit.sink]]\nname = \"file\"\nkind = \"file\"\npath = \"siem/audit.jsonl\"\nmandatory = true\n\
+         deadline_ms = 20000\n[[audit.sink]]\nname = \"otel\"\nkind = \"otlp\"\nurl = \"http://{collector}\"\n\
+         mandatory = true\ndeadline_ms = 20000\n"
+    ));
+    fs::create_dir(site.path("siem")).unwrap();
+    let served = site.serve();
+    let operator = site.operator(&served).await;
+    operator.create_tenant("acme", None, "test").await.unwrap();
+    operator.create_dataset("acme", "customers", "", "", "test").await.unwrap();
+    let workload = site.workload(&served).await;
+    let target = Target::new("acme", "customers", "billing");
+    let (file, rotated) = (site.path("siem/audit.jsonl"), site.path("siem/audit.1"));
+    workload.encrypt(&target, b"value").await.unwrap();
+    fs::rename(&file, &rotated).unwrap();
+    // Looked at every second when nothing comes.
+    let begun = std::time::Instant::now();
+    while !file.exists() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(30), "no new file");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+    workload.encrypt(&target, b"value").await.unwrap();
+    assert!(asked.load(std::sync::atomic::Ordering::SeqCst) > before, "the collector was asked before the answer");
+    for file in [&file, &rotated] {
+        assert!(fs::read_to_string(file).unwrap().contains("\"operation\":\"Encrypt\""), "{}", file.display());
+    }
+    served.stop();
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::Notify;
-use vault_client::{BatchItem, Code, OperatorClient, Target, VaultClient};
+use vault_client::{AuditReceipt, BatchItem, Code, OperatorClient, Target, VaultClient};
 use vault_proto::v1::{Approval, ApprovalState};
 
 use crate::random::Random;
@@ -48,6 +48,8 @@ pub(crate) struct Mark {
 pub(crate) struct Acknowledged {
     pub(crate) shreds: Mutex<Vec<Shred>>,
     pub(crate) writes: Mutex<Vec<Write>>,
+    /// What each answer of the data plane showed of the audit log.
+    pub(crate) receipts: Mutex<Vec<AuditReceipt>>,
     /// Tenants, and the dataset in each once that is acknowledged too.
     pub(crate) tenants: Mutex<Vec<(String, bool)>>,
     /// Versions of the tenant keys of [`WORKLOADS`].

@@ -38,6 +38,8 @@ pub(crate) struct Told {
     /// Data keys were rotated.
     rotated: bool,
     asked: Option<Approval>,
+    /// Approvals of it that were answered.
+    votes: usize,
     executed: bool,
 }
 
@@ -102,6 +104,8 @@ impl Case {
             Calls::Rewrap => self.rewrap(client, &mut told).await,
             Calls::ShredSubject => self.shred((alice, bob), Some(GONE), &mut told).await,
             Calls::ShredTenant => self.shred((alice, bob), None, &mut told).await,
+            Calls::Resume => self.resume(served, &mut told).await,
+            Calls::Cancel => self.cancel((alice, bob), &mut told).await,
             Calls::Destruction => Ok(()),
         };
         if let Err(error) = ended {
@@ -195,6 +199,64 @@ impl Case {
         Ok(())
     }
 
+    /// Suspended, until two others have approved that it is not.
+    async fn resume(&self, served: &Served, told: &mut Told) -> Result<(), ClientError> {
+        let Served { alice, bob, carol, .. } = served;
+        alice.suspend_tenant(&self.tenant, "test").await?;
+        told.answers += 1;
+        let asked = alice.resume_tenant(&self.tenant, "test").await?;
+        told.answers += 1;
+        told.asked = Some(asked.clone());
+        for other in [bob, carol] {
+            let approval = other.approve(&asked, None, "test").await?;
+            told.answers += 1;
+            told.votes = approval.votes.len();
+            told.executed = approval.state() == ApprovalState::Executed;
+        }
+        Ok(())
+    }
+
+    async fn cancel(
+        &self,
+        (alice, bob): (&OperatorClient, &OperatorClient),
+        told: &mut Told,
+    ) -> Result<(), ClientError> {
+        let asked = self.ask(alice, None).await?;
+        told.answers += 1;
+        told.asked = Some(asked.clone());
+        bob.cancel_approval(&asked.tenant, &asked.approval, "test").await?;
+        told.answers += 1;
+        told.executed = true;
+        Ok(())
+    }
+
+    /// Votes that were answered count, what was carried out stays so, and what was not is approved to its end.
+    async fn resume_ends(&self, served: &Served, told: &Told) {
+        let asked = told.asked.clone().unwrap();
+        let mut approval = decided(&served.alice, &asked).await.0;
+        assert!(approval.votes.len() >= told.votes, "{self}: a vote was lost");
+        for (other, who) in [(&served.bob, "bob"), (&served.carol, "carol")] {
+            let suspended = served.alice.get_tenant(&self.tenant).await.unwrap().state() == TenantState::Suspended;
+            assert_eq!(suspended, approval.state() == ApprovalState::Pending, "{self}");
+            if suspended && !approval.votes.iter().any(|vote| vote.approver.ends_with(who)) {
+                assert!(!told.executed, "{self}: it came back");
+                approval = other.approve(&asked, None, "test").await.unwrap();
+            }
+        }
+        assert_eq!((approval.state(), approval.votes.len()), (ApprovalState::Executed, 2), "{self}");
+    }
+
+    async fn cancel_ends(&self, (alice, bob): (&OperatorClient, &OperatorClient), told: &Told) {
+        let asked = told.asked.clone().unwrap();
+        let mut approval = decided(alice, &asked).await.0;
+        if approval.state() == ApprovalState::Pending {
+            assert!(!told.executed, "{self}: it came back");
+            approval = bob.cancel_approval(&asked.tenant, &asked.approval, "test").await.unwrap();
+        }
+        assert_eq!(approval.state(), ApprovalState::Cancelled, "{self}");
+        assert!(bob.approve(&asked, None, "test").await.is_err(), "{self}");
+    }
+
     async fn ask(&self, alice: &OperatorClient, subject: Option<&str>) -> Result<Approval, ClientError> {
         match subject {
             Some(subject) => alice.shred_subject(&self.tenant, subject, "test").await,
@@ -233,6 +295,8 @@ impl Case {
                 assert_eq!(rewrapped.key_version, 2, "{self}");
                 self.held.push(Held { subject: first.subject, envelope: rewrapped.envelope });
             }
+            Calls::Resume => self.resume_ends(served, &told).await,
+            Calls::Cancel => self.cancel_ends((alice, bob), &told).await,
             Calls::ShredSubject => self.shred_ends(site, (alice, bob), Some(GONE), client, told).await,
             Calls::ShredTenant => self.shred_ends(site, (alice, bob), None, client, told).await,
         }

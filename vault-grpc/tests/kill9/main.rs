@@ -1,6 +1,6 @@
 //! The gateway is killed with SIGKILL while clients write: at random moments, and at every named step of what changes
-//! keys. Everything acknowledged is there after the next start, what was shredded is not, and the audit log verifies. On
-//! both stores; PostgreSQL itself is killed, too.
+//! keys. Everything acknowledged is there after the next start, what was shredded is not, and the audit log verifies: each
+//! audit receipt that a caller got is in it, and in the file that is a mandatory sink. On both stores; PostgreSQL itself is killed, too.
 //!
 //! `BLINDVAULT_KILL_CYCLES` sets how many kills at random each store sees, and has PostgreSQL see every way to each step
 //! instead of one; `BLINDVAULT_SEED` sets the moments. A killed process leaves the page cache in place; what is not synced is
@@ -12,11 +12,13 @@
 mod acknowledged;
 mod case;
 mod destruction;
+mod kept;
 #[cfg(feature = "postgres")]
 #[path = "../../../vault-core/tests/common/postgres.rs"]
 mod postgres;
 mod random;
 mod random_kills;
+mod scheduled;
 mod served;
 mod site;
 mod steps;
@@ -32,6 +34,11 @@ async fn what_was_acknowledged_survives_sigkill() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn death_at_every_named_step_loses_nothing_and_brings_nothing_back() {
     steps::kill_at_each("embedded", true, || Rows::Embedded).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn death_between_vote_schedule_and_execution_carries_a_shred_out_once_and_not_before_its_time() {
+    scheduled::kill_at_each("embedded", || Rows::Embedded).await;
 }
 
 #[cfg(feature = "postgres")]

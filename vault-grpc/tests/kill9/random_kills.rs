@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::spawn_blocking;
 use vault_client::Target;
 
 use crate::acknowledged::{Acknowledged, DATASETS, WORKLOADS};
@@ -43,6 +44,7 @@ struct Totals {
     rotations: u32,
     asked: usize,
     shredded: usize,
+    receipts: usize,
     starting: Duration,
     writing: Duration,
     checking: Duration,
@@ -58,14 +60,15 @@ pub(crate) async fn kill(store: &str, kills: usize, rows: impl Fn() -> Rows) {
         let here = KILLS_A_SITE.min(kills - totals.kills);
         on_one_site(&Site::new(rows(), &[]), here, &mut random, &mut totals).await;
     }
-    let Totals { kills, of_database, envelopes, tenants, rotations, asked, shredded, .. } = totals;
+    let Totals { kills, of_database, envelopes, tenants, rotations, asked, shredded, receipts, .. } = totals;
     assert!(envelopes >= kills && tenants > 0 && rotations > 0 && shredded > 0, "hardly anything ran: {totals:?}");
     let each = |time: Duration| time.as_millis() / kills as u128;
     println!(
         "measured: {store}: {kills} kills ({of_database} of them of the database): {envelopes} envelopes and \
          {tenants} tenants acknowledged and all there; {rotations} rotations of tenant keys; {shredded} of {asked} subjects \
-         shredded, none came back"
+         shredded, none came back; {receipts} audit receipts, each in the log with its leaf hash, and in the mandatory sink"
     );
+    assert!(receipts >= envelopes, "{receipts} receipts");
     println!(
         "measured: {store}: a cycle took {} ms to start, {} ms to write and be killed, {} ms to check, {} ms to verify the log",
         each(totals.starting),
@@ -86,7 +89,7 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         }
     }
     for cycle in 0..kills {
-        let (before, mark) = (done.calls(), done.mark());
+        let (before, mark, known) = (done.calls(), done.mark(), done.receipts.lock().unwrap().len());
         let begun = Instant::now();
         let kill = Kill::new(site.has_database() && cycle % DATABASE_EVERY == DATABASE_EVERY - 1);
         let mut writers = writers::start(&served, cycle, (&done, &kill));
@@ -125,6 +128,9 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
         totals.checking += begun.elapsed();
         let begun = Instant::now();
         site.audit_verifies();
+        let new = done.receipts.lock().unwrap().split_at(known).1.to_vec();
+        let kept = site.dirs();
+        spawn_blocking(move || kept.hold(&new)).await.unwrap();
         totals.verifying += begun.elapsed();
         totals.kills += 1;
     }
@@ -135,6 +141,9 @@ async fn on_one_site(site: &Site, kills: usize, random: &mut Random, totals: &mu
     }
     drop(served);
     site.audit_verifies();
+    let receipts = done.receipts.lock().unwrap().clone();
+    site.dirs().hold(&receipts);
+    totals.receipts += receipts.len();
     totals.envelopes += done.writes.lock().unwrap().len();
     totals.tenants += done.tenants.lock().unwrap().len();
     totals.asked += done.shreds.lock().unwrap().len();

@@ -24,9 +24,10 @@ pub(crate) struct Served {
     pub(crate) process: Process,
     /// Two workloads, in the order of [`crate::acknowledged::WORKLOADS`].
     pub(crate) workloads: [VaultClient; 2],
-    /// Two operators.
+    /// Three operators.
     pub(crate) alice: OperatorClient,
     pub(crate) bob: OperatorClient,
+    pub(crate) carol: OperatorClient,
 }
 
 impl Drop for Process {

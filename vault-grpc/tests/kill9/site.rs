@@ -22,6 +22,7 @@ use vault_grpc::init::{OPERATOR_DOMAIN, init};
 use vault_grpc::pki::Leaf;
 
 use crate::acknowledged::WORKLOADS;
+use crate::kept::Kept;
 #[cfg(feature = "postgres")]
 use crate::postgres::{PASSWORD, Server, USER};
 use crate::served::{Process, SIGKILL, Served, start};
@@ -57,19 +58,28 @@ pub(crate) struct Site {
 }
 
 impl Site {
-    /// Made by `init`, with a second operator; the workload `billing` may use `tenants` besides its own.
+    /// Made by `init`, with two more operators; the workload `billing` may use `tenants` besides its own.
     pub(crate) fn new(rows: Rows, tenants: &[String]) -> Self {
         let site = Self { dir: tempfile::tempdir().unwrap(), rows };
         let made = init(&site.path(""), 0, 0).unwrap();
-        let bob = Leaf::client("bob", &format!("spiffe://{OPERATOR_DOMAIN}/operator/bob"));
-        let issued = made.operator_ca.issue(&bob).unwrap();
-        fs::write(site.path("certs/operator-bob.pem"), &issued.certificate).unwrap();
-        fs::write(site.path("certs/operator-bob.key"), issued.key.as_bytes()).unwrap();
+        for name in ["bob", "carol"] {
+            let leaf = Leaf::client(name, &format!("spiffe://{OPERATOR_DOMAIN}/operator/{name}"));
+            let issued = made.operator_ca.issue(&leaf).unwrap();
+            fs::write(site.path(&format!("certs/operator-{name}.pem")), &issued.certificate).unwrap();
+            fs::write(site.path(&format!("certs/operator-{name}.key")), issued.key.as_bytes()).unwrap();
+        }
         let also: String = tenants.iter().map(|tenant| format!(", \"{tenant}\"")).collect();
         site.edit("policies/registry.toml", "\"acme\"]", &format!("\"acme\"{also}]"));
         // As soon as it may be, so that a test can see the end of it.
         site.edit("vault.toml", "\n[store]\n", "\n[lifecycle]\ndestroy_after_s = 60\n\n[store]\n");
+        site.edit("vault.toml", "\n[store]\n", "\n[approvals]\nresume_tenant = 2\n\n[store]\n");
         site.use_rows();
+        // Every answer waits for a file as well.
+        fs::create_dir(site.path("siem")).unwrap();
+        let config = fs::read_to_string(site.path("vault.toml")).unwrap();
+        let sink = "\n[[audit.sink]]\nname = \"siem\"\nkind = \"file\"\npath = \"siem/audit.jsonl\"\n\
+                    mandatory = true\ndeadline_ms = 30000\n";
+        fs::write(site.path("vault.toml"), config + sink).unwrap();
         site
     }
 
@@ -77,7 +87,7 @@ impl Site {
         self.dir.path().join("site").join(name)
     }
 
-    fn edit(&self, name: &str, from: &str, to: &str) {
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
         let text = fs::read_to_string(self.path(name)).unwrap();
         assert_eq!(text.matches(from).count(), 1, "{name}: {from}");
         fs::write(self.path(name), text.replacen(from, to, 1)).unwrap();
@@ -138,13 +148,14 @@ impl Site {
             OperatorClient::connect(&endpoint).await.unwrap().with_limits(patient())
         };
         let [billing, storefront] = WORKLOADS;
-        let (billing, storefront, alice, bob) = tokio::join!(
+        let (billing, storefront, alice, bob, carol) = tokio::join!(
             workload(billing.0),
             workload(storefront.0),
             operator("operator-alice"),
             operator("operator-bob"),
+            operator("operator-carol"),
         );
-        Served { process, workloads: [billing, storefront], alice, bob }
+        Served { process, workloads: [billing, storefront], alice, bob, carol }
     }
 
     /// Starts a gateway that is to kill itself at once.
@@ -186,6 +197,11 @@ impl Site {
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         assert!(output.status.success(), "audit verify: {}{}", text(&output.stdout), text(&output.stderr));
+    }
+
+    /// What receipts are held against.
+    pub(crate) fn dirs(&self) -> Kept {
+        Kept { log: self.path("data/audit"), sink: self.path("siem/audit.jsonl"), verifier: self.verifier() }
     }
 
     /// The states in the rows of a table, in their order, as the store's own reader has them. Nothing may be serving it.

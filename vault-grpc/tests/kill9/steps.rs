@@ -27,6 +27,10 @@ pub(crate) enum Calls {
     ShredSubject,
     /// ShredTenant, and another operator's Approve.
     ShredTenant,
+    /// SuspendTenant, ResumeTenant, and the two Approves that it demands.
+    Resume,
+    /// ShredTenant, and another operator's CancelApproval.
+    Cancel,
     /// None: it is due a minute after a shred.
     Destruction,
 }
@@ -34,7 +38,8 @@ pub(crate) enum Calls {
 /// How each step is reached: by these calls, for the nth time. The first way is the plainest.
 const fn ways(step: Step) -> &'static [(Calls, u64)] {
     use Calls::{
-        Destruction, Encrypt, Rewrap, Rotate, RotateDataKeys, RotateMany, RotateUnderLoad, ShredSubject, ShredTenant,
+        Cancel, Destruction, Encrypt, Resume, Rewrap, Rotate, RotateDataKeys, RotateMany, RotateUnderLoad,
+        ShredSubject, ShredTenant,
     };
     match step {
         Step::LogSync => &[(Encrypt, 5)],
@@ -54,6 +59,10 @@ const fn ways(step: Step) -> &'static [(Calls, u64)] {
         | Step::ShredKeys
         | Step::ShredEntry
         | Step::ShredEnd => &[(ShredSubject, 1), (ShredTenant, 1)],
+        Step::ApprovalVote | Step::TenantResume => &[(Resume, 1)],
+        Step::ApprovalClose => &[(Cancel, 1)],
+        // In an installation of its own: `scheduled`.
+        Step::ApprovalSchedule => &[],
         // By itself, soon after the shred.
         Step::DestroyRotate => &[(ShredSubject, 1)],
         Step::DestroySearch | Step::DestroyEntry | Step::DestroyEnd => &[(Destruction, 1)],

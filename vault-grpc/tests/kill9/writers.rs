@@ -89,6 +89,7 @@ async fn encrypt(client: VaultClient, workload: usize, Lane { run, done, kill }:
         match client.encrypt(&target, subject.as_bytes()).await {
             Ok(sealed) => {
                 done.call();
+                done.receipts.lock().unwrap().push(sealed.audit_receipt.unwrap());
                 done.writes.lock().unwrap().push(Write { workload, dataset, subject, envelope: sealed.envelope });
             }
             Err(error) if kill.ends(&error) => return,

@@ -126,6 +126,47 @@ impl Keyring {
         Err(Error::Conflict("tenant"))
     }
 
+    /// Whether a tenant's key can be put under another custody.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the root key that this vault is not given; [`Error::NotFound`];
+    /// [`Error::FailedPrecondition`] if the tenant has changed or is destroyed, or a rotation runs;
+    /// [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(in crate::keys) async fn can_change_custody(
+        &self,
+        tenant: &TenantId,
+        custody: &Custody,
+        revision: u64,
+    ) -> Result<(), Error> {
+        self.parts.roots.check(custody)?;
+        self.unchanged(tenant, revision).await?;
+        let work = self.work(tenant).await?;
+        if work.row.running().is_some_and(|rotation| rotation.from != rotation.to) {
+            return Err(Error::FailedPrecondition(
+                "a rotation of the tenant's key is under way; ask again when it is finished",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Begins a rotation to another custody, with the write that closes its approval. The steps are still to come.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if another writer came between; what [`Self::can_change_custody`] answers; [`Error::RootKey`]
+    /// naming the root key that did not make or wrap the tenant key.
+    pub(crate) async fn change_custody_as_approved(
+        &self,
+        (tenant, custody, revision): (&TenantId, &Custody, u64),
+        approved: Write,
+    ) -> Result<(), Error> {
+        self.can_change_custody(tenant, custody, revision).await?;
+        let (row, version) = self.unchanged(tenant, revision).await?;
+        let work = self.work(tenant).await?;
+        let mut writes = self.new_version(tenant, (row, version), custody.clone(), work).await?;
+        writes.push(approved);
+        around(Step::RotateBegin, self.parts.store.commit(writes)).await
+    }
+
     /// The writes that begin a rotation, of a tenant as it was read: its row and the row's version in the store.
     pub(in crate::keys) async fn new_version(
         &self,

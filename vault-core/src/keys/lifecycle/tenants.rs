@@ -1,17 +1,18 @@
-//! Tenants: made, read, suspended, resumed.
+//! Tenants: made, read, suspended; resumed as was approved.
 
 use super::rotation::{DESTROYED, Rotation};
 use super::{RETRIES, at_revision, tenant_of};
 use crate::audit::Recorded;
 use crate::error::Error;
+use crate::failpoint::{Step, around};
 use crate::id::{KeyVersion, TenantId};
 use crate::keys::keyring::{Keyring, PSEUDONYMS, in_time};
-use crate::keys::rows::{self, SideKeyRow, TenantKeyRow, TenantRow, TenantState};
+use crate::keys::rows::{self, SideKeyRow, SuspendedRow, TenantKeyRow, TenantRow, TenantState};
 use crate::keys::wrapping::WrappingKey;
 use crate::kms::Custody;
-use crate::policy::{ControlAction, CreateTenant, GetTenant, ListTenants, Permit, ResumeTenant, SuspendTenant};
+use crate::policy::{ControlAction, CreateTenant, GetTenant, ListTenants, Permit, SuspendTenant};
 use crate::secret::Key32;
-use crate::store::{Expect, Row, Table};
+use crate::store::{Expect, Row, Table, Write};
 use crate::time::Timestamp;
 
 /// A tenant as operators see it.
@@ -61,6 +62,7 @@ impl Keyring {
             updated: now,
             lists_subject_keys: true,
             access: false,
+            suspended: None,
         };
         let side_row = SideKeyRow { tenant_key_version: version.0, wrapped: pseudonyms, created: now };
         let writes = vec![
@@ -135,36 +137,78 @@ impl Keyring {
     ) -> Result<Tenant, Error> {
         in_time(recorded, &*self.parts.clock)?;
         let tenant = tenant_of(recorded)?;
-        let view = self.set_state(tenant, TenantState::Suspended, revision).await?;
+        let by = &recorded.permit().decision().principal;
+        let view = self.suspend(tenant, by, revision).await?;
         self.evict_tenant(tenant);
         Ok(view)
     }
 
-    /// Lifts a suspension.
+    /// The revision of a tenant whose suspension is to be lifted.
     ///
     /// # Errors
-    /// As [`Self::suspend_tenant`].
-    pub async fn resume_tenant(
-        &self,
-        recorded: &Recorded<Permit<ResumeTenant>>,
-        revision: Option<u64>,
-    ) -> Result<Tenant, Error> {
-        in_time(recorded, &*self.parts.clock)?;
-        self.set_state(tenant_of(recorded)?, TenantState::Active, revision).await
+    /// [`Error::NotFound`]; [`Error::Conflict`] if it is not at `revision`; [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(crate) async fn revision_of(&self, tenant: &TenantId, revision: Option<u64>) -> Result<u64, Error> {
+        let (_, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        at_revision(&stored, revision)?;
+        Ok(stored.version)
     }
 
-    async fn set_state(&self, tenant: &TenantId, state: TenantState, revision: Option<u64>) -> Result<Tenant, Error> {
+    /// A tenant as it was when something about it was asked for.
+    pub(in crate::keys) async fn unchanged(&self, tenant: &TenantId, revision: u64) -> Result<(TenantRow, u64), Error> {
+        let (row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
+        if row.state == TenantState::Destroyed {
+            return Err(DESTROYED);
+        }
+        if stored.version != revision {
+            return Err(Error::FailedPrecondition("the tenant has changed since it was asked for; ask again"));
+        }
+        Ok((row, stored.version))
+    }
+
+    /// Whether there is a suspension to lift.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`]; [`Error::FailedPrecondition`]; [`Error::Unavailable`], [`Error::Corrupt`].
+    pub(in crate::keys) async fn can_be_resumed(&self, tenant: &TenantId, revision: u64) -> Result<(), Error> {
+        match self.unchanged(tenant, revision).await?.0.state {
+            TenantState::Suspended => Ok(()),
+            _ => Err(Error::FailedPrecondition("the tenant is not suspended")),
+        }
+    }
+
+    /// Lifts a suspension, with the write that closes its approval.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if another writer came between; what [`Self::can_be_resumed`] answers.
+    pub(crate) async fn resume_as_approved(
+        &self,
+        tenant: &TenantId,
+        revision: u64,
+        approved: Write,
+    ) -> Result<(), Error> {
+        self.can_be_resumed(tenant, revision).await?;
+        let (mut row, version) = self.unchanged(tenant, revision).await?;
+        row.state = TenantState::Active;
+        row.suspended = None;
+        row.updated = self.parts.clock.now().0;
+        let write = rows::write(Table::Tenants, rows::tenant_key(tenant), Expect::Version(version), &row)?;
+        around(Step::TenantResume, self.parts.store.commit(vec![approved, write])).await
+    }
+
+    async fn suspend(&self, tenant: &TenantId, by: &str, revision: Option<u64>) -> Result<Tenant, Error> {
         for _ in 0..RETRIES {
             let (mut row, stored) = self.tenant_row(tenant).await?.ok_or(Error::NotFound("tenant"))?;
             at_revision(&stored, revision)?;
             if row.state == TenantState::Destroyed {
                 return Err(DESTROYED);
             }
-            if row.state == state {
+            if row.state == TenantState::Suspended {
                 return self.complete(tenant.clone(), &row, &stored).await;
             }
-            row.state = state;
-            row.updated = self.parts.clock.now().0;
+            let now = self.parts.clock.now().0;
+            row.state = TenantState::Suspended;
+            row.suspended = Some(SuspendedRow { at: now, by: by.to_owned() });
+            row.updated = now;
             let expect = Expect::Version(stored.version);
             let write = rows::write(Table::Tenants, rows::tenant_key(tenant), expect, &row)?;
             match self.parts.store.commit(vec![write]).await {

@@ -30,8 +30,9 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
         data: Encrypt Decrypt Rewrap;
         consent: GrantConsent WithdrawConsent ListConsents;
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
-            CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject GetApproval
-            RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy ListPolicies;
+            CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject CancelApproval
+            GetApproval RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy
+            ListPolicies GetScorecard;
     }
 }
 
@@ -88,7 +89,7 @@ fn control<A: ControlAction>(authorizer: &Authorizer, scene: &Scene) -> Result<O
         custody: scene.custody.clone(),
         request: REQUEST,
     };
-    let who = Operator::for_rehearsal(scene.principal.clone());
+    let who = Operator::for_rehearsal(scene.principal.clone(), scene.roles.clone());
     Ok(outcome(authorizer.authorize_control::<A>(&who, request, scene.at)))
 }
 

@@ -13,6 +13,7 @@ use crate::policy::authorizer::{NOT_EVALUATED, Verdict, decide};
 use crate::policy::cedar::Slice;
 use crate::policy::entities::{self, Asked, Kind, NotExpressible};
 use crate::policy::{PolicySet, Registry};
+use crate::principal::Operator;
 
 /// What one policy says to a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -99,7 +100,7 @@ fn operator(scene: &Scene, action: &'static str) -> Result<Option<Asking>, NotEx
         (None, Some(_)) => return Err(NotExpressible),
     };
     let resource = entities.first().ok_or(NotExpressible)?.uid();
-    let operator = entities::operator(scene.principal.as_str())?;
+    let operator = entities::operator(&Operator::for_rehearsal(scene.principal.clone(), scene.roles.clone()))?;
     let principal = operator.uid();
     entities.push(operator);
     let context = entities::control_context(scene.at, scene.custody.as_ref())?;

@@ -1,5 +1,6 @@
 //! The format of test files: requests with what is expected of them, in TOML. `docs/policy.md` explains every key.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use crate::error::Error;
 use crate::id::{ConsentId, DatasetId, GrantId, Purpose, Subject, TenantId};
 use crate::policy::request::{ConsentFacts, DatasetFacts, Facts, GrantFacts};
 use crate::policy::scan;
-use crate::principal::{EndUser, SpiffeId};
+use crate::principal::{EndUser, Role, SpiffeId};
 use crate::time::Timestamp;
 
 /// Longest test file, in bytes.
@@ -44,6 +45,8 @@ pub struct Scene {
     /// What is expected, if the file says it.
     pub expected: Option<Expected>,
     pub(super) principal: SpiffeId,
+    /// Of an operator.
+    pub(super) roles: BTreeSet<Role>,
     pub(super) action: String,
     pub(super) tenant: Option<TenantId>,
     pub(super) dataset: Option<DatasetId>,
@@ -92,6 +95,8 @@ struct RawFile {
 struct Raw {
     name: String,
     principal: String,
+    #[serde(default)]
+    roles: Vec<String>,
     action: String,
     tenant: Option<String>,
     dataset: Option<String>,
@@ -230,6 +235,7 @@ fn scene(raw: Raw, line: usize) -> Result<Scene, Refused> {
         line,
         expected,
         principal: SpiffeId::parse(&raw.principal).map_err(|_| ("principal", "must be a SPIFFE ID"))?,
+        roles: roles(&raw.roles)?,
         action: raw.action,
         tenant,
         dataset: raw.dataset.as_deref().map(DatasetId::parse).transpose().map_err(|_| ("dataset", NAME))?,
@@ -251,6 +257,11 @@ fn scene(raw: Raw, line: usize) -> Result<Scene, Refused> {
         facts,
         end_user,
     })
+}
+
+fn roles(names: &[String]) -> Result<BTreeSet<Role>, Refused> {
+    let roles = names.iter().map(|name| Role::named(name)).collect::<Option<_>>();
+    roles.ok_or(("roles", "an operator's roles are of approver, auditor, author, custodian, viewer"))
 }
 
 fn expected(raw: &Raw) -> Result<Option<Expected>, Refused> {

@@ -28,6 +28,8 @@ fn the_baseline_loads_and_knows_its_ids() {
             "never-release-confidential-without-end-user",
             "never-release-restricted-without-fresh-mfa",
             "never-release-without-consent",
+            "operator-approve",
+            "operator-audit",
             "operator-by-two",
             "operator-manage",
             "operator-policy",

@@ -12,7 +12,7 @@ use super::*;
 use crate::policy::action::{CONSENT_ACTIONS, CONTROL_ACTIONS, DATA_ACTIONS};
 use crate::policy::entities::{self, Asked};
 use crate::policy::registry::Description;
-use crate::principal::{EndUser, Operator};
+use crate::principal::{EndUser, Operator, Role};
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/policy_matrix.txt");
 const HEAD: &str = "\
@@ -23,11 +23,43 @@ const HEAD: &str = "\
 # the same for datasets that demand more, by the end user whom the workload asks for (`mfa`: with a second factor;
 # `fresh`: a short time ago; `other`: of another tenant; `expired`), and whether a consent covers the purpose.
 # An operator asking for a data action or one on consents, or a workload for a control action, does not compile.
+# Operators by the one role that the list of operators gives them (`-` none; `unlisted` in no list).
 # Part 2: the policies alone, without any guard in front of them, for every type of principal and every action.
 ";
 const ROLES: [&str; 6] = ["writer", "reader", "rewrapper", "consent", "writer+reader+rewrapper", "-"];
 /// The workload of part 2 has all of them.
 const ALL_ROLES: [&str; 4] = ["writer", "reader", "rewrapper", "consent"];
+
+const ALL: &[&str] = &["approver", "auditor", "author", "custodian", "viewer"];
+/// Which roles of operators are for which control action: whatever the baseline says, and no more.
+const ROLES_OF: &[(&str, &[&str])] = &[
+    ("GetTenant", ALL),
+    ("ListTenants", ALL),
+    ("GetDataset", ALL),
+    ("ListDatasets", ALL),
+    ("ListApprovals", ALL),
+    ("ListGrants", ALL),
+    ("GetApproval", ALL),
+    ("GetPolicy", ALL),
+    ("ListPolicies", ALL),
+    ("GetScorecard", &["auditor", "viewer"]),
+    ("CreateTenant", &["custodian"]),
+    ("SuspendTenant", &["custodian"]),
+    ("ResumeTenant", &["custodian"]),
+    ("RotateTenantKey", &["custodian"]),
+    ("RotateDataKeys", &["custodian"]),
+    ("CreateDataset", &["custodian"]),
+    ("RevokeGrant", &["custodian"]),
+    ("ShredSubject", &["custodian"]),
+    ("ShredTenant", &["custodian"]),
+    ("RequestGrant", &["custodian"]),
+    ("Approve", &["approver"]),
+    ("Reject", &["approver"]),
+    ("CancelApproval", &["approver", "custodian"]),
+    ("ValidatePolicy", &["author"]),
+    ("ProposePolicy", &["author"]),
+    ("ActivatePolicy", &["author"]),
+];
 
 fn name(role: &str) -> String {
     format!("spiffe://prod.example/{}", role.replace('+', "-and-").replace('-', "_"))
@@ -145,6 +177,14 @@ fn consent_rows<A: ConsentAction>(authorizer: &Authorizer, out: &mut String) {
     }
 }
 
+/// Operators by the one role that they have; one with none, and one in no list.
+fn operators() -> Vec<(String, Operator)> {
+    let one = |role: Role| (format!("operator:{role}"), Operator::for_test_as(ALICE, "alice", &[role]));
+    let none = ("operator:-".to_owned(), Operator::for_test_as(ALICE, "alice", &[]));
+    let unlisted = ("operator:unlisted".to_owned(), Operator::for_test_unlisted(ALICE));
+    Role::ALL.into_iter().map(one).chain([none, unlisted]).collect()
+}
+
 fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
     let tenant = TenantId::parse("own").unwrap();
     let dataset = DatasetId::parse("orders").unwrap();
@@ -159,8 +199,10 @@ fn control_rows<A: ControlAction>(authorizer: &Authorizer, out: &mut String) {
             custody: None,
             request: RequestId([0; 16]),
         };
-        let result = show(authorizer.authorize_control::<A>(&Operator::for_test(ALICE), request, NOW));
-        writeln!(out, "{:<15} {:<24} {about:<31} {result}", A::NAME, "operator").unwrap();
+        for (role, who) in operators() {
+            let result = show(authorizer.authorize_control::<A>(&who, request.clone(), NOW));
+            writeln!(out, "{:<15} {role:<24} {about:<31} {result}", A::NAME).unwrap();
+        }
     }
 }
 
@@ -173,7 +215,7 @@ fn engine_rows(out: &mut String) {
     let description =
         Description { service: "s".into(), environment: "e".into(), roles: ALL_ROLES.map(str::to_owned).into() };
     let workload = entities::workload(&name("w"), &description, [&own]).unwrap();
-    let operator = entities::operator(ALICE).unwrap();
+    let operator = entities::operator(&Operator::for_test(ALICE)).unwrap();
     let user = EndUser::for_test("ann", "own", Some(NOW.plus_millis(1)));
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         let (data, consent) = (DATA_ACTIONS.contains(action), CONSENT_ACTIONS.contains(action));
@@ -259,6 +301,7 @@ fn table() -> String {
     control_rows::<ListApprovals>(&authorizer, &mut out);
     control_rows::<Approve>(&authorizer, &mut out);
     control_rows::<Reject>(&authorizer, &mut out);
+    control_rows::<CancelApproval>(&authorizer, &mut out);
     control_rows::<GetApproval>(&authorizer, &mut out);
     control_rows::<RequestGrant>(&authorizer, &mut out);
     control_rows::<RevokeGrant>(&authorizer, &mut out);
@@ -268,6 +311,7 @@ fn table() -> String {
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
+    control_rows::<GetScorecard>(&authorizer, &mut out);
     for action in DATA_ACTIONS.iter().chain(CONSENT_ACTIONS).chain(CONTROL_ACTIONS) {
         assert!(out.contains(&format!("\n{action:<15} ")), "{action} is not in the table");
     }
@@ -320,7 +364,8 @@ fn no_row_lets_the_wrong_one_through() {
             assert!(!row.starts_with("Grant") || fields[3] == "fresh", "{row}");
         } else {
             control += 1;
-            assert!(row.contains(" operator "), "{row}");
+            let role = fields[1].strip_prefix("operator:").unwrap();
+            assert!(ROLES_OF.iter().any(|(action, roles)| *action == fields[0] && roles.contains(&role)), "{row}");
         }
     }
     assert_eq!(plain, 6, "two workloads for each data action");
@@ -330,7 +375,12 @@ fn no_row_lets_the_wrong_one_through() {
         "two that release nothing ask for nothing more, and Decrypt"
     );
     assert_eq!(consents, 1 + 3 + 3);
-    assert_eq!(control, CONTROL_ACTIONS.len() + 4, "each control action; four on two kinds");
+    let by_role: usize = ROLES_OF.iter().map(|(_, roles)| roles.len()).sum();
+    let on_two = ["Approve", "Reject", "CancelApproval", "GetApproval", "RotateDataKeys"];
+    let again: usize =
+        ROLES_OF.iter().filter(|(action, _)| on_two.contains(action)).map(|(_, roles)| roles.len()).sum();
+    assert_eq!(ROLES_OF.len(), CONTROL_ACTIONS.len());
+    assert_eq!(control, by_role + again, "each control action by the roles that are for it; five on two kinds");
     for row in second {
         let (data, consent) = (of(DATA_ACTIONS, &row), of(CONSENT_ACTIONS, &row));
         assert_eq!(data || consent, row.contains(" workload "), "{row}");

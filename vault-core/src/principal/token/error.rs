@@ -20,6 +20,11 @@ macro_rules! rules {
                 match self { $(Self::$variant => $name,)+ }
             }
 
+            /// The same for a token of an operator, among other reasons to refuse a call.
+            pub(super) const fn of_operator(self) -> &'static str {
+                match self { $(Self::$variant => concat!("token_", $name),)+ }
+            }
+
             /// The rule, as a sentence that holds no data: for the audit entry.
             pub const fn message(self) -> &'static str {
                 match self { $(Self::$variant => $message,)+ }

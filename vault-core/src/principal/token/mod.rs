@@ -34,11 +34,13 @@ mod json;
 mod jwk;
 mod jws;
 mod memory;
+mod operator;
 
 pub use error::TokenError;
 pub use issuers::{Binding, IssuerSettings, IssuerTenants, Issuers, MAX_ISSUERS, MAX_LIFETIME_MILLIS, MAX_SKEW_MILLIS};
 pub use jwk::{KeySet, MAX_KEY_SET, MAX_KEYS};
 pub use jws::Algorithm;
+pub use operator::{OperatorToken, OperatorTokenError};
 
 use super::{EndUser, Workload};
 use crate::time::Timestamp;

@@ -196,7 +196,7 @@ fn withdrawing_works_while_the_tenant_is_suspended_and_shredding_takes_the_conse
     block_on(vault.suspend_tenant(&call(&alice, &reason), &acme, None)).unwrap();
     assert_eq!(open(vault, &target, &envelope), Err(Error::Denied(Check::Suspended)));
     withdraw(vault, "acme", id).unwrap();
-    block_on(vault.resume_tenant(&call(&alice, &reason), &acme, None)).unwrap();
+    resume(vault, (&alice, &bob), "acme").unwrap();
     assert_eq!(open(vault, &target, &envelope), NO_CONSENT);
     consent(vault, "acme", &["customers"], "billing");
     // The tenant key's rotation leaves them readable.

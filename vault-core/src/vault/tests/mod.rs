@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod approvals;
 mod consents;
 mod forged;
 #[cfg(feature = "postgres")]
@@ -18,7 +19,7 @@ mod pki;
 use std::path::Path;
 use std::sync::Arc;
 
-use fixture::{because, call, context, dataset, open_vault, tenant};
+use fixture::{because, call, context, dataset, open_vault, resume, tenant};
 use pollster::block_on;
 
 use super::{ConsentCall, ConsentReceipt, DecryptRequest, EncryptRequest, Target, Vault, new_request_id};

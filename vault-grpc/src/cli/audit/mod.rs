@@ -1,7 +1,7 @@
-//! `audit`: the log's files, read without a gateway. Nothing here changes them, and no command needs a secret.
+//! `audit`: the log's files, read without a gateway. All but `rotate-key` change nothing and need no secret.
 
-mod export;
 mod prove;
+mod rotate;
 mod show;
 
 use std::path::{Path, PathBuf};
@@ -9,11 +9,13 @@ use std::process::ExitCode;
 
 use clap::{Subcommand, ValueEnum};
 use vault_core::Error;
-use vault_core::audit::{AuditReceipt, Checkpoint, LogVerifier, VerifyOptions, WitnessVerifier, verify};
+use vault_core::audit::{
+    AuditReceipt, Checkpoint, LogKey, LogVerifier, VerifyOptions, WitnessVerifier, known_keys, verify,
+};
 use vault_core::fs::{Fs, OsFs};
 use vault_grpc::telemetry::{Event, log};
 
-use super::commands::{text_of, verifier_of};
+use super::commands::{keys_of, text_of, verifier_of};
 use super::print;
 
 /// Longest receipt in bytes: 1,000 entries with their hashes.
@@ -42,6 +44,22 @@ pub(super) enum AuditCommand {
         /// more than once.
         #[arg(long, requires = "checkpoint")]
         witness: Vec<String>,
+        /// Where archived segments are, if not where the log says.
+        #[arg(long)]
+        archive: Option<PathBuf>,
+        /// Where segments are missing, begin at the newest state that the log signed, and say what was not checked.
+        #[arg(long)]
+        skip_missing: bool,
+    },
+    /// Give the log a new signing key, with the gateway stopped: the old key names it in the log, and both sign the
+    /// checkpoint over that. What was cut off is finished by running this again.
+    RotateKey {
+        /// The gateway's configuration.
+        #[arg(long)]
+        config: PathBuf,
+        /// Only make the key and print its verifier key, for witnesses and verifiers to know it before.
+        #[arg(long)]
+        prepare: bool,
     },
     /// Print the last entries, one a line.
     Tail {
@@ -127,9 +145,11 @@ pub(super) enum Format {
 
 pub(super) fn run(command: AuditCommand) -> ExitCode {
     let (what, done) = match command {
-        AuditCommand::Verify { dir, key, checkpoint, receipt, witness } => {
-            ("verify the audit log", verify_log(&dir, &key, &checkpoint, &receipt, &witness))
+        AuditCommand::Verify { dir, key, checkpoint, receipt, witness, archive, skip_missing } => {
+            let options = VerifyOptions { archive, skip_missing, ..VerifyOptions::default() };
+            ("verify the audit log", verify_log(&dir, &key, &checkpoint, &receipt, &witness, options))
         }
+        AuditCommand::RotateKey { config, prepare } => return rotate::rotate(&config, prepare),
         AuditCommand::Tail { dir, key, lines, follow } => ("read the audit log", show::tail(&dir, &key, lines, follow)),
         AuditCommand::Export { dir, key, format, from, follow } => {
             ("read the audit log", show::export(&dir, &key, format, from, follow))
@@ -167,9 +187,10 @@ fn verify_log(
     checkpoints: &[PathBuf],
     receipts: &[PathBuf],
     witnesses: &[String],
+    mut options: VerifyOptions,
 ) -> Result<bool, Error> {
     let verifier = log_of(dir, key)?;
-    let mut options = VerifyOptions::default();
+    let mut evidence = Evidence::of(dir, &verifier)?;
     let mut keys = Vec::new();
     for witness in witnesses {
         keys.push(match WitnessVerifier::parse(witness) {
@@ -179,7 +200,7 @@ fn verify_log(
     }
     for file in checkpoints {
         let note = text_of("--checkpoint", file, MAX_CHECKPOINT)?;
-        options.outside.push(Checkpoint::verify(&note, &verifier)?);
+        options.outside.push(evidence.checkpoint(&note)?);
         for key in &keys {
             if key.cosigned(&note)?.is_none() {
                 return Err(Error::invalid("--checkpoint", "is not cosigned by each witness that is named"));
@@ -187,13 +208,52 @@ fn verify_log(
         }
     }
     for file in receipts {
-        options.keep(&receipt_of("--receipt", file)?, &verifier)?;
+        evidence.keep(&receipt_of("--receipt", file)?, &mut options)?;
     }
-    report(dir, &verifier, &options)
+    report(dir, &verifier, &options, &evidence)
 }
 
-fn report(dir: &Path, verifier: &LogVerifier, options: &VerifyOptions) -> Result<bool, Error> {
+/// What somebody kept elsewhere of a log whose key was rotated may be signed by any of its keys. Which those are, the log
+/// lists; that it is so, `verify` shows.
+struct Evidence {
+    keys: Vec<LogKey>,
+    used: Vec<(LogVerifier, u64)>,
+}
+
+impl Evidence {
+    fn of(dir: &Path, verifier: &LogVerifier) -> Result<Self, Error> {
+        Ok(Self { keys: known_keys(&OsFs, dir, verifier)?, used: Vec::new() })
+    }
+
+    fn checkpoint(&mut self, note: &str) -> Result<Checkpoint, Error> {
+        let (checkpoint, key) = Checkpoint::verify_any(note, self.keys.iter().map(|key| &key.verifier))?;
+        self.used.push((key.clone(), checkpoint.size));
+        Ok(checkpoint)
+    }
+
+    fn keep(&mut self, receipt: &AuditReceipt, options: &mut VerifyOptions) -> Result<(), Error> {
+        self.checkpoint(&receipt.checkpoint)?;
+        match self.used.last() {
+            Some((key, _)) => options.keep(receipt, key),
+            None => Ok(()),
+        }
+    }
+
+    /// True if each key was the log's when it signed what was kept.
+    fn is_proven(&self, keys: &[LogKey]) -> bool {
+        self.used.iter().all(|(used, size)| {
+            let at = keys.iter().position(|key| key.verifier == *used);
+            at.is_some_and(|at| keys.get(at + 1).is_none_or(|next| *size <= next.from))
+        })
+    }
+}
+
+fn report(dir: &Path, verifier: &LogVerifier, options: &VerifyOptions, evidence: &Evidence) -> Result<bool, Error> {
     let report = verify(&OsFs, dir, verifier, options)?;
+    if report.is_sound() && !evidence.is_proven(&report.keys) {
+        print::line("NOT SOUND: what was kept elsewhere is signed by a key that was not the log's at that size");
+        return Ok(false);
+    }
     print::line(&report);
     Ok(report.is_sound())
 }
@@ -201,7 +261,14 @@ fn report(dir: &Path, verifier: &LogVerifier, options: &VerifyOptions) -> Result
 fn verify_receipt(file: &Path, key: &str, dir: Option<&Path>) -> Result<bool, Error> {
     let verifier = verifier_of(key)?;
     let receipt = receipt_of("FILE", file)?;
-    let head = receipt.verify(&verifier)?;
+    // With the log at hand, its keys follow from the one given; else those in the file that was given are meant.
+    let mut evidence = match dir {
+        Some(dir) => Evidence::of(dir, &verifier)?,
+        None => Evidence { keys: keys_of(key)?, used: Vec::new() },
+    };
+    let mut options = VerifyOptions::default();
+    evidence.keep(&receipt, &mut options)?;
+    let Some(head) = options.outside.first().copied() else { return Ok(false) };
     for entry in &receipt.entries {
         print::line(format_args!("entry {} of {}", entry.index, verifier.origin()));
     }
@@ -210,9 +277,7 @@ fn verify_receipt(file: &Path, key: &str, dir: Option<&Path>) -> Result<bool, Er
         print::line("that the log still holds this was not shown: give --dir, a copy of the log");
         return Ok(true);
     };
-    let mut options = VerifyOptions::default();
-    options.keep(&receipt, &log_of(dir, key)?)?;
-    let sound = report(dir, &verifier, &options)?;
+    let sound = report(dir, &log_of(dir, key)?, &options, &evidence)?;
     if !sound {
         print::line(
             "this log does not show what the receipt shows: it was altered, rolled back, or is another history",

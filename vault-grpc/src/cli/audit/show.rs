@@ -11,8 +11,9 @@ use vault_core::Error;
 use vault_core::audit::{Entry, EntryReader};
 use vault_core::error::Dependency;
 use vault_core::fs::OsFs;
+use vault_grpc::sinks::fields;
 
-use super::{Format, export, log_of};
+use super::{Format, log_of};
 
 /// How often a log that is followed is looked at.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -47,8 +48,8 @@ pub(super) fn export(dir: &Path, key: &str, format: Format, from: u64, follow: b
     let origin = verifier.origin().to_owned();
     let line = move |entry: &Entry, hash: &[u8; 32]| {
         let value = match format {
-            Format::Ocsf => export::ocsf(&origin, entry, hash),
-            Format::Ecs => export::ecs(&origin, entry, hash),
+            Format::Ocsf => fields::ocsf(&origin, entry, hash),
+            Format::Ecs => fields::ecs(&origin, entry, hash),
         };
         value.to_string()
     };
@@ -91,13 +92,13 @@ fn unwritable(_: io::Error) -> Error {
 
 /// A line for people: time, index, tenant, what, who.
 fn human(entry: &Entry) -> String {
-    let facts = export::facts(entry);
+    let facts = fields::facts(entry);
     let text = |name: &str| facts.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
     let tenant = entry.link.as_ref().map_or("-", |link| link.tenant.as_str());
     let number = |name: &str| facts.get(name).and_then(Value::as_u64);
     let mut line = format!(
         "{} {:>8} {:<8} {tenant} {} {}",
-        export::rfc3339(entry.time.0),
+        fields::rfc3339(entry.time.0),
         entry.index,
         text("kind"),
         text("action"),

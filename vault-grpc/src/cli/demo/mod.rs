@@ -4,6 +4,7 @@
 mod data;
 mod report;
 mod scene;
+mod scorecard;
 mod steps;
 mod tamper;
 
@@ -44,6 +45,7 @@ async fn run(report: &mut Report, keep: bool, dir: Option<PathBuf>) -> Result<()
     let scene = report.time(async { Scene::set(dir).await }).await?;
     report.step("two certificate authorities, keys, policies, configuration; gateway started", true, scene.summary());
     steps::all(&scene, report).await?;
+    scorecard::step(&scene, report).await?;
     tamper::log(&scene, report).await?;
     if keep {
         report.finish_table();

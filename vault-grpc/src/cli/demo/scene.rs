@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use vault_client::{Endpoint, OperatorClient, VaultClient};
+use vault_client::{ClientError, Endpoint, OperatorClient, OperatorTokens, VaultClient};
 use vault_grpc::config::Config;
-use vault_grpc::init::{self, Made, OPERATOR, WORKLOAD_DOMAIN};
+use vault_grpc::dev_tokens::DevIssuer;
+use vault_grpc::init::{self, Made, OPERATOR, OPERATOR_ISSUER, WORKLOAD_DOMAIN};
 use vault_grpc::pki::{Issued, Leaf};
 use vault_grpc::{Gateway, pki};
 
@@ -74,6 +75,35 @@ impl Scene {
 
     pub(super) async fn operator(&self) -> Result<OperatorClient, Failed> {
         Ok(OperatorClient::connect(&self.with(At::Control, &self.operator_name())?).await?)
+    }
+
+    /// Another operator of those that `init` names: one who approves.
+    pub(super) async fn second_operator(&self) -> Result<OperatorClient, Failed> {
+        Ok(OperatorClient::connect(&self.with(At::Control, "operator-bob")?).await?)
+    }
+
+    /// A gateway of its own that demands tokens of operators, where alice asks: with the certificate alone, with a token of
+    /// bob's, and with hers. The gateway is gone afterwards.
+    pub(super) async fn by_token(&self) -> Result<[Result<(), ClientError>; 3], Failed> {
+        let dir = self.dir.join("with-tokens");
+        let made = init::init(&dir, 0, 0)?;
+        let issuer = DevIssuer::new(OPERATOR_ISSUER, "https://vault.dev.example")?;
+        fs::write(dir.join("operators.jwks"), issuer.jwks())?;
+        let table = issuer.table("operators.issuer", "operators.jwks");
+        fs::write(&made.config, fs::read_to_string(&made.config)? + &table)?;
+        let gateway = Gateway::start(Config::load(&made.config)?).await.map_err(|error| error.to_string())?;
+        let read = |name: &str| fs::read(dir.join("certs").join(name));
+        let (certificate, key) = (read("operator-alice.pem")?, read("operator-alice.key")?);
+        let address = gateway.control_addr().to_string();
+        let endpoint = Endpoint::new(address, "localhost", read("server-ca.pem")?, certificate, key);
+        let client = OperatorClient::connect(&endpoint).await?;
+        let with = |client: OperatorClient, token: String| client.with_tokens(OperatorTokens::fixed(token));
+        let (bobs, alices) = (issuer.token("bob")?, issuer.token("alice")?);
+        let alone = client.list_tenants(0, "").await.map(drop);
+        let with_bobs = with(client.clone(), bobs).list_tenants(0, "").await.map(drop);
+        let with_own = with(client, alices).list_tenants(0, "").await.map(drop);
+        gateway.shutdown().await?;
+        Ok([alone, with_bobs, with_own])
     }
 
     /// Certificates such as a person might get from a careless workload CA.

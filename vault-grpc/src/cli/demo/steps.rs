@@ -36,9 +36,10 @@ pub(super) async fn all(scene: &Scene, report: &mut Report) -> Result<(), Failed
     operator_at_the_data_plane(scene, report).await?;
     data_calls_at_the_control_plane(scene, &old, report).await?;
     human_under_the_workload_ca(scene, report).await?;
+    operator_by_token(scene, report).await?;
     flipped_bit(&billing, &old, report).await;
     rotation(&operator, &billing, &old, report).await?;
-    suspension(&operator, &billing, &old, report).await
+    suspension((&operator, &scene.second_operator().await?), &billing, &old, report).await
 }
 
 /// One value and its envelope.
@@ -208,6 +209,17 @@ async fn human_under_the_workload_ca(scene: &Scene, report: &mut Report) -> Resu
     Ok(())
 }
 
+async fn operator_by_token(scene: &Scene, report: &mut Report) -> Result<(), Failed> {
+    let [alone, with_bobs, with_own] = report.time(scene.by_token()).await?;
+    for (what, tried) in [("with the certificate alone", alone), ("with another operator's token", with_bobs)] {
+        let (held, why) = refused(tried, |error| error.code() == Code::Unauthenticated);
+        report.step(format!("where operators have to sign in: {what}"), held, why);
+    }
+    let said = with_own.as_ref().err().map_or_else(|| "answered".to_owned(), ToString::to_string);
+    report.step("where operators have to sign in: with certificate and token", with_own.is_ok(), said);
+    Ok(())
+}
+
 async fn flipped_bit(billing: &VaultClient, old: &One<'_>, report: &mut Report) {
     let mut flipped = old.envelope.envelope.to_vec();
     if let Some(last) = flipped.last_mut() {
@@ -262,7 +274,7 @@ async fn rotation(
 }
 
 async fn suspension(
-    operator: &OperatorClient,
+    (operator, other): (&OperatorClient, &OperatorClient),
     billing: &VaultClient,
     old: &One<'_>,
     report: &mut Report,
@@ -272,9 +284,13 @@ async fn suspension(
     let tried = report.time(billing.decrypt(&target, old.envelope.envelope.clone())).await;
     let (held, why) = refused(tried, |error| error.code() == Code::PermissionDenied);
     report.step("acme suspended: its own workload asks", held, why);
-    operator.resume_tenant(ACME.0, "demo").await?;
+    let asked = operator.resume_tenant(ACME.0, "demo").await?;
+    let own = report.time(operator.approve(&asked, None, "demo")).await;
+    let (held, why) = refused(own, |error| error.code() == Code::FailedPrecondition);
+    report.step("the operator who asked to resume it approves that alone", held, why);
+    other.approve(&asked, None, "demo").await?;
     let again = report.time(billing.decrypt(&target, old.envelope.envelope.clone())).await;
     let held = again.is_ok_and(|opened| opened.plaintext.as_bytes() == old.field.value.as_bytes());
-    report.step("acme resumed", held, if held { "opens again" } else { "does not open" });
+    report.step("acme resumed, as another operator approved", held, if held { "opens again" } else { "does not open" });
     Ok(())
 }

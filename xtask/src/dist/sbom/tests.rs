@@ -57,7 +57,7 @@ fn the_gateways_bill_of_materials_is_whole() {
         assert_eq!(found["scope"], "required", "{name}");
         assert_eq!(found["hashes"][0]["content"].as_str().unwrap().len(), 64, "{name}");
     }
-    for name in ["rcgen", "csv", "vault-client", "cryptoki", "cedar-policy-symcc", "criterion"] {
+    for name in ["rcgen", "csv", "cryptoki", "cedar-policy-symcc", "criterion"] {
         assert!(named(name).is_none(), "{name}");
     }
     assert_eq!(named("protox").unwrap()["scope"], "excluded");

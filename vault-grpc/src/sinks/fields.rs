@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 use vault_core::audit::{Body, Decided, Entry, KeyRef, Status};
 
 /// What an entry says beyond its place in the log, by field name; what it does not say is absent.
-pub(super) fn facts(entry: &Entry) -> Map<String, Value> {
+pub fn facts(entry: &Entry) -> Map<String, Value> {
     let mut facts = Map::new();
     let mut put = |name: &str, value: Value| {
         if !value.is_null() {
@@ -109,7 +109,7 @@ fn activity(action: Option<&str>) -> (u64, &'static str) {
         (1, "Create")
     } else if begins(&["Decrypt", "Get", "List", "Read"]) {
         (2, "Read")
-    } else if begins(&["Rewrap", "Rotate", "Update", "Set", "Suspend", "Resume", "Approve", "Reject"]) {
+    } else if begins(&["Rewrap", "Rotate", "Update", "Set", "Suspend", "Resume", "Approve", "Reject", "Cancel"]) {
         (3, "Update")
     } else if begins(&["Shred", "Delete", "Destroy", "Withdraw", "Revoke"]) {
         (4, "Delete")
@@ -119,7 +119,7 @@ fn activity(action: Option<&str>) -> (u64, &'static str) {
 }
 
 /// OCSF 1.3, category Application Activity (6), class API Activity (6003). What has no field there is under `unmapped`.
-pub(super) fn ocsf(origin: &str, entry: &Entry, leaf_hash: &[u8; 32]) -> Value {
+pub fn ocsf(origin: &str, entry: &Entry, leaf_hash: &[u8; 32]) -> Value {
     let facts = facts(entry);
     let fact = |name: &str| facts.get(name).cloned().unwrap_or(Value::Null);
     let (activity_id, activity_name) = activity(facts.get("action").and_then(Value::as_str));
@@ -170,7 +170,7 @@ pub(super) fn ocsf(origin: &str, entry: &Entry, leaf_hash: &[u8; 32]) -> Value {
 }
 
 /// Elastic Common Schema 8. What has no field there is under `blindvault`.
-pub(super) fn ecs(origin: &str, entry: &Entry, leaf_hash: &[u8; 32]) -> Value {
+pub fn ecs(origin: &str, entry: &Entry, leaf_hash: &[u8; 32]) -> Value {
     let facts = facts(entry);
     let fact = |name: &str| facts.get(name).cloned().unwrap_or(Value::Null);
     let event_type = match (&entry.body, activity(facts.get("action").and_then(Value::as_str)).0) {
@@ -228,7 +228,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// An instant (ms since 1970) as RFC 3339 writes it, in UTC.
-pub(super) fn rfc3339(millis: u64) -> String {
+pub fn rfc3339(millis: u64) -> String {
     let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
     // The civil calendar from days, as in Hinnant's `civil_from_days`, for days from 1970 on.
     let shifted = days + 719_468;
