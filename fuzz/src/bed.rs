@@ -16,7 +16,7 @@ use vault_core::time::{ManualClock, Timestamp};
 use vault_core::vault::{ControlCall, DecryptRequest, EncryptRequest, Sealed, Target};
 use vault_core::{Error, Vault};
 
-use crate::fixture::{because, call, open_store, open_vault_on, target};
+use crate::fixture::{because, call, open_store, open_vault_on, resume, target};
 use crate::simfs::SimFs;
 use crate::{tokens, unlocked};
 
@@ -120,8 +120,9 @@ impl Bed {
         block_on(vault.suspend_tenant(&alice(), &TenantId::parse(tenant)?, None)).map(drop)
     }
 
+    /// One operator asks, the other approves.
     pub fn resume(&self, vault: &Vault, tenant: &str) -> Result<(), Error> {
-        block_on(vault.resume_tenant(&alice(), &TenantId::parse(tenant)?, None)).map(drop)
+        resume(vault, (&WHO.alice, &WHO.bob), tenant).map(drop)
     }
 
     pub fn rotate_tenant_key(&self, vault: &Vault, tenant: &str) -> Result<(), Error> {

@@ -179,7 +179,15 @@ impl Model {
             Op::Suspend(tenant) | Op::Resume(tenant) => {
                 let (tenant, suspend) = (pick(&TENANTS, *tenant), matches!(op, Op::Suspend(_)));
                 let answer = if suspend { bed.suspend(vault, tenant) } else { bed.resume(vault, tenant) };
-                self.about(tenant, answer, ok);
+                let was = self.tenants.get(tenant).copied();
+                self.about(tenant, answer, |answer| match answer {
+                    Ok(()) => {}
+                    // Nothing to lift.
+                    Err(error) => {
+                        let nothing = !suspend && was == Some(false);
+                        assert!(nothing && matches!(error, Error::FailedPrecondition(_)), "{error}");
+                    }
+                });
                 if let Some(suspended) = self.tenants.get_mut(tenant) {
                     *suspended = suspend;
                 }
