@@ -110,7 +110,13 @@ mod tests {
         let day = Options::parse(&["--jobs", "7", "--minutes", "1440", "--target", "stream"]).unwrap();
         assert_eq!(day, Options { seconds: 86_400, campaign: true, jobs: 7, target: Some("stream".to_owned()) });
         assert_eq!(Options::parse(&["--seconds", "9"]), Some(Options { seconds: 9, ..Options::smoke() }));
-        for bad in [&["--seconds"][..], &["--seconds", "0"], &["--jobs", "x"], &["--hours", "1"], &["--seconds", "1", "--minutes", "1"]] {
+        for bad in [
+            &["--seconds"][..],
+            &["--seconds", "0"],
+            &["--jobs", "x"],
+            &["--hours", "1"],
+            &["--seconds", "1", "--minutes", "1"],
+        ] {
             assert_eq!(Options::parse(bad), None, "{bad:?}");
         }
     }

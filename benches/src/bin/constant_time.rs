@@ -106,9 +106,12 @@ fn main() -> ExitCode {
         ("the first or the last byte of the commitment is wrong", opening(46, 77)),
         ("the first or the last byte of the tag is wrong", opening(end - 16, end - 1)),
         ("the first or the last byte of the ciphertext is wrong", opening(78, end - 17)),
-        ("two keys differ in the first or the last byte", t(measurements, |class| {
-            assert!(black_box(&own) != black_box(&others[usize::from(class)]));
-        })),
+        (
+            "two keys differ in the first or the last byte",
+            t(measurements, |class| {
+                assert!(black_box(&own) != black_box(&others[usize::from(class)]));
+            }),
+        ),
     ];
     println!("| what two classes differ in | t | |\n|---|---:|---|");
     let verdict = |t: f64| if t.abs() > DIFFERS { "differs" } else { "no difference found" };

@@ -87,7 +87,10 @@ impl Shared {
             let figures = self.add(name, options.campaign, |figures| figures.add(&ran, target.corpus()))?;
             if !ran.held {
                 let (tail, log) = (tail(&target.log()), target.log());
-                return Err(format!("{name}: an input fails, and is now in fuzz/regressions/{name}; {}\n{tail}", log.display()));
+                return Err(format!(
+                    "{name}: an input fails, and is now in fuzz/regressions/{name}; {}\n{tail}",
+                    log.display()
+                ));
             }
             say::line(figures.line(name));
         }

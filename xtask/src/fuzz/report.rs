@@ -106,7 +106,8 @@ impl State {
 
 /// The report, for people.
 pub(super) fn table(state: &State) -> Vec<String> {
-    let head = "target                seconds  executions       /s  edges → end  features → end  corpus    bytes failing";
+    let head =
+        "target                seconds  executions       /s  edges → end  features → end  corpus    bytes failing";
     let mut lines = vec![head.to_owned()];
     lines.extend(state.targets.iter().map(|(name, figures)| figures.line(name)));
     let sum = |of: fn(&Figures) -> u64| state.targets.values().map(of).sum::<u64>();
