@@ -1,9 +1,10 @@
-"""Writes the seed corpora: envelopes and inputs from the committed vectors, and certificates and tokens that keep or
-break one rule each. Needs PyPI `cryptography`. Certificates get fresh keys, so their bytes differ from run to run.
+"""Writes the seed corpora: envelopes and inputs from the committed vectors, certificates, tokens, key sets and IDs that
+keep or break one rule each, texts, and bytes to make structured inputs of. Needs PyPI `cryptography`. Certificates get fresh keys, so their bytes differ from run to run.
 """
 
 import base64
 import datetime
+import hashlib
 import json
 import pathlib
 
@@ -140,7 +141,71 @@ def streams():
             write("stream", f"length-{length}-{kind}", length.to_bytes(4, "little") + bytes(range(12)) + change * 3)
 
 
+def notes_and_texts():
+    """For targets whose input begins with a choice of its kind: the first kind is a text."""
+    first = bytes(4)
+    registry = '[[workload]]\nid = "spiffe://prod.example/{}"\nservice = "s"\nenvironment = "e"\n{}roles = ["reader"]\n'
+    for name, path, tenants in [
+        ("listed", "a/b", 'tenants = ["acme"]\n'), ("bound", "{tenant}/b", ""), ("wild", "*/b", 'tenants = ["acme"]\n'),
+        ("operator", "operator/b", 'tenants = ["acme"]\n'), ("both", "{tenant}", 'tenants = ["acme"]\n'),
+    ]:
+        write("registry", name, first + registry.format(path, tenants).encode())
+    write("registry", "overlap", first + (registry.format("a/*", 'tenants = ["acme"]\n') * 2).encode())
+    baseline = (HERE / "../policies/baseline.cedar").read_text()
+    for number, policy in enumerate(baseline.split("@id(")[1:]):
+        write("policy_set", f"baseline-{number:02}", first + ("@id(" + policy).encode())
+    config = (HERE / "data/vault.toml").read_text()
+    write("config", "good", first + config.encode())
+    more = {
+        "limits": "[limits]\nstreams = 1\n", "hardening": "[hardening]\nseccomp = \"required\"\n",
+        "lifecycle": "[lifecycle]\napproval_hours = 24\n", "metrics": '[metrics]\naddress = "127.0.0.1:9464"\n',
+        "issuer": '[[end_users.issuer]]\nissuer = "https://id.example"\naudience = "vault"\nkeys = "k.json"\n',
+    }
+    for name, text in more.items():
+        write("config", name, first + (config + text).encode())
+    log = "example/log\n7\nAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=\n\n\u2014 example/log AAAAAAAA\n"
+    write("signed_note", "text", first + log.encode())
+    receipt = ["blindvault erasure receipt v1", "instance: shop-1", "approval: " + "07" * 16, "tenant: acme", "subject: all"]
+    write("erasure_receipt", "text", "\n".join(receipt).encode())
+
+
+def ids():
+    cases = ["prod.example", "prod.example/a", "prod.example/ns/shop/sa/billing", "Prod.example/a", "prod.example/", "/a",
+             "prod.example/a/../b", "prod.example/a//b", "prod.example/%61", "prod.example:1/a", "a@prod.example/b",
+             "prod.example/a?b", "prod.example/a#b", "prod.example/.a", "prod.example/..."]
+    for number, case in enumerate(cases):
+        write("spiffe_id", f"id-{number:02}", b"spiffe://" + case.encode())
+    write("spiffe_id", "https", b"https://prod.example/a")
+
+
+def key_sets():
+    key = {"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": "$x"}
+    cases = {
+        "good": [key], "use": [key | {"use": "sig", "alg": "EdDSA", "key_ops": ["verify"]}], "none": [],
+        "other-use": [key | {"use": "enc"}], "other-alg": [key | {"alg": "ES256"}], "other-kid": [key | {"kid": "K"}],
+        "private": [key | {"d": "AAAA"}], "twice": [key, key], "rsa": [{"kty": "RSA", "kid": "r", "n": "AQAB", "e": "AQAB"}],
+        "p256": [{"kty": "EC", "crv": "P-256", "kid": "p", "x": "A" * 43, "y": "A" * 43}, key], "no-kid": [{"kty": "OKP"}],
+    }
+    for name, keys in cases.items():
+        write("issuer_keys", name, json.dumps({"keys": keys}).encode())
+
+
+def material():
+    """Bytes to make structured inputs of: the same ones each time, of several lengths and kinds."""
+    targets = """audit_entry audit_proofs backup_file config convert erasure_receipt policy_bundle policy_set registry
+        signed_note store_rows stored_row vault_model wrapped_key xaes_differential"""
+    for target in targets.split():
+        for number, length in enumerate((16, 48, 96, 160, 256, 400, 700, 1000)):
+            stream = b"".join(hashlib.sha256(f"{target} {number} {block}".encode()).digest() for block in range(32))
+            write(target, f"material-{number}", stream[:length])
+        write(target, "zeros", bytes(64))
+
+
 envelopes()
 certificates()
 tokens()
 streams()
+notes_and_texts()
+ids()
+key_sets()
+material()

@@ -6,48 +6,16 @@ use std::sync::LazyLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use blindvault_fuzz::tokens::{KEY, NOW, WORKLOAD, issuers, public, sign};
 use libfuzzer_sys::fuzz_target;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
+use ring::signature::{ED25519, KeyPair as _, UnparsedPublicKey};
 use serde_json::{Value, json};
-use vault_core::principal::{
-    Binding, EndUser, IssuerSettings, IssuerTenants, Issuers, KeySet, TrustDomain, Workload, WorkloadBundle,
-};
+use vault_core::principal::{EndUser, Issuers, KeySet};
 use vault_core::time::Timestamp;
 
-/// 2026-06-01T00:00:00Z.
-const NOW: u64 = 1_780_272_000;
-
-static KEY: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap());
-
 static ISSUERS: LazyLock<Issuers> = LazyLock::new(|| {
-    let settings = IssuerSettings::new("https://id.example", "vault", IssuerTenants::Any);
-    let issuers = Issuers::new(vec![IssuerSettings { binding: Binding::IfPresent, ..settings }]).unwrap();
-    let x = URL_SAFE_NO_PAD.encode(KEY.public_key());
-    let keys = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": x}]}).to_string();
-    issuers.put_keys(0, KeySet::parse(keys.as_bytes()).unwrap(), None).unwrap();
-    issuers
-});
-
-static WORKLOAD: LazyLock<Workload> = LazyLock::new(|| {
-    let params = |uri: &str| {
-        let mut params = CertificateParams::default();
-        params.not_before = rcgen::date_time_ymd(2024, 1, 1);
-        params.not_after = rcgen::date_time_ymd(2044, 1, 1);
-        params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-        params
-    };
-    let mut ca = params("spiffe://prod.example");
-    ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    let ca_key = KeyPair::generate().unwrap();
-    let root = ca.self_signed(&ca_key).unwrap().der().clone();
-    let mut leaf = params("spiffe://prod.example/shop");
-    leaf.is_ca = IsCa::ExplicitNoCa;
-    leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    let leaf = leaf.signed_by(&KeyPair::generate().unwrap(), &Issuer::new(ca, ca_key)).unwrap();
-    let bundle = WorkloadBundle::new(TrustDomain::parse("prod.example").unwrap(), &[root]).unwrap();
-    Workload::verify(&[leaf.der().clone()], &bundle, Timestamp(NOW * 1000)).unwrap()
+    let keys = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k", "x": public()}]}).to_string();
+    issuers(KeySet::parse(keys.as_bytes()).unwrap())
 });
 
 /// What holds of every token that is taken.
@@ -94,12 +62,11 @@ fuzz_target!(|input: &[u8]| {
     // Its two halves as header and claims, under the key: what an issuer could be made to sign.
     let at = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
     let (header, claims) = (&input[..at], input.get(at + 1..).unwrap_or_default());
-    let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
-    let signature = KEY.sign(signed.as_bytes());
-    let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()));
+    let token = sign(header, claims);
+    let (signed, signature) = token.rsplit_once('.').unwrap();
     if verify(&token).is_some() {
         // Any change of the signature, and the token proves nobody.
-        let mut other = signature.as_ref().to_vec();
+        let mut other = URL_SAFE_NO_PAD.decode(signature).unwrap();
         other[claims.len() % 64] ^= 1;
         assert!(verify(&format!("{signed}.{}", URL_SAFE_NO_PAD.encode(other))).is_none());
     }

@@ -1,7 +1,24 @@
-//! What the targets share: the second implementation of the format, and a key.
+//! What the targets share: second implementations of formats, a vault in memory, and ways to spoil bytes.
 
+#[path = "../../vault-core/tests/common/fixture.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod fixture;
+#[path = "../../vault-core/tests/common/pki.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod pki;
 #[path = "../../vault-core/tests/reference/mod.rs"]
 pub mod reference;
+#[path = "../../vault-core/tests/common/simfs.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod simfs;
+
+pub mod bed;
+pub mod change;
+pub mod memory_store;
+pub mod model;
+pub mod note;
+pub mod policies;
+pub mod tokens;
 
 use std::sync::LazyLock;
 
@@ -14,10 +31,14 @@ pub const RAW: [u8; 32] = *b"a data key for fuzz targets only";
 /// Its id.
 pub const ID: [u8; 16] = *b"key id, 16 bytes";
 
+/// Under a sanitizer and in containers little memory can be locked, and nothing here is secret.
+pub fn unlocked() {
+    set_lock_policy(LockPolicy::Allow);
+}
+
 /// A data key in a scope.
 pub fn data_key(tenant: TenantId, dataset: DatasetId, subject: Option<vault_core::id::Subject>, version: u32) -> DataKey {
-    // Under a sanitizer and in containers little memory can be locked, and nothing here is secret.
-    set_lock_policy(LockPolicy::Allow);
+    unlocked();
     let raw = Key32::copy_of(&RAW).unwrap();
     DataKey::new(&raw, KeyId(ID), KeyVersion(version), Scope { tenant, dataset, subject }).unwrap()
 }

@@ -53,5 +53,9 @@ pub mod backup;
 
 pub mod vault;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use error::Error;
 pub use vault::Vault;

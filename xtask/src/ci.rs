@@ -16,7 +16,7 @@ pub(crate) fn ci() -> bool {
     let steps: [(&str, Step); 5] = [
         ("test", || test::test(false)),
         ("lint", lint::lint),
-        ("fuzz", || fuzz::fuzz(fuzz::SMOKE_SECONDS)),
+        ("fuzz", || fuzz::fuzz(&fuzz::Options::smoke())),
         ("bench", || bench::bench(true)),
         ("demo", demo),
     ];

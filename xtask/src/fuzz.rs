@@ -1,6 +1,10 @@
-//! `fuzz`: each target of `fuzz/` for some seconds.
+//! `fuzz`: the targets of `fuzz/`, for some seconds each (CI), or for minutes or hours with a report.
 
-use std::fs;
+mod campaign;
+mod engine;
+mod report;
+
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::prerequisites;
@@ -8,9 +12,48 @@ use crate::run::{cargo, root, run, run_lines, target};
 use crate::say;
 
 /// How long CI runs each target.
-pub(crate) const SMOKE_SECONDS: u32 = 20;
-/// An input that takes longer, in seconds, counts as a failure.
-const INPUT_SECONDS: u32 = 10;
+pub(crate) const SMOKE_SECONDS: u64 = 5;
+
+/// What to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// How long each target runs.
+    seconds: u64,
+    /// Whether it is a campaign: kept between runs, minimized and reported at its end.
+    campaign: bool,
+    /// How many targets run at a time.
+    jobs: usize,
+    /// Only this one.
+    target: Option<String>,
+}
+
+impl Options {
+    /// What CI runs.
+    pub(crate) const fn smoke() -> Self {
+        Self { seconds: SMOKE_SECONDS, campaign: false, jobs: 2, target: None }
+    }
+
+    /// Reads the arguments behind `fuzz`; `None` if they are none of its.
+    pub(crate) fn parse(args: &[&str]) -> Option<Self> {
+        let mut options = Self::smoke();
+        let mut timed = false;
+        let (pairs, rest) = args.as_chunks::<2>();
+        for [name, value] in pairs {
+            let number = || value.parse::<u64>().ok().filter(|number| (1..=1_000_000).contains(number));
+            match *name {
+                "--seconds" | "--minutes" if !timed => {
+                    options.campaign = *name == "--minutes";
+                    options.seconds = number()? * if options.campaign { 60 } else { 1 };
+                    timed = true;
+                }
+                "--jobs" => options.jobs = usize::try_from(number()?).ok()?,
+                "--target" => options.target = Some((*value).to_owned()),
+                _ => return None,
+            }
+        }
+        rest.is_empty().then_some(options)
+    }
+}
 
 /// cargo-fuzz needs the sanitizers, which a stable compiler has but only offers with this set.
 fn cargo_fuzz(args: &[&str]) -> Command {
@@ -19,49 +62,62 @@ fn cargo_fuzz(args: &[&str]) -> Command {
     command
 }
 
-fn failed(reason: impl std::fmt::Display) -> bool {
-    say::line(format_args!("FAILED: {reason}"));
-    false
+/// Where everything of fuzzing is built and kept.
+fn dir() -> PathBuf {
+    target().join("fuzz")
 }
 
-/// Runs every target, whether or not one before failed; whether all held.
-pub(crate) fn fuzz(seconds: u32) -> bool {
-    say::heading("fuzzing");
+/// The names of the targets, once they are built.
+fn built(options: &Options) -> Result<Vec<String>, String> {
     if !root().join("fuzz/Cargo.toml").exists() {
-        return failed("there is no fuzz/Cargo.toml, so there is nothing to fuzz");
+        return Err("there is no fuzz/Cargo.toml, so there is nothing to fuzz".into());
     }
-    if let Err(reason) = prerequisites::fuzzing() {
-        return failed(reason);
-    }
+    prerequisites::fuzzing()?;
     let mut targets = Vec::new();
     let listed = run_lines(&mut cargo_fuzz(&["fuzz", "list"]), |line| targets.push(line.trim().to_owned()));
-    targets.retain(|name| !name.is_empty());
+    targets.retain(|name| !name.is_empty() && options.target.as_ref().is_none_or(|only| only == name));
     if !listed || targets.is_empty() {
-        return failed("cargo fuzz lists no target");
+        return Err("cargo fuzz lists no such target".into());
     }
-    let dir = target().join("fuzz");
-    if !run(cargo_fuzz(&["fuzz", "build", "--target-dir"]).arg(&dir)) {
-        return false;
-    }
-    let mut good = true;
     for name in &targets {
-        say::heading(format_args!("fuzzing {name}, {seconds} s"));
-        // What is found goes to the first directory; the committed seeds are only read.
-        let found = dir.join("corpus").join(name);
-        let seeds = root().join("fuzz/corpus").join(name);
-        if !seeds.is_dir() {
-            good = failed(format_args!("{name} has no seeds in fuzz/corpus/{name}"));
-            continue;
+        // Without seeds a target begins with nothing, and stays there for long.
+        if !root().join("fuzz/corpus").join(name).is_dir() {
+            return Err(format!("{name} has no seeds in fuzz/corpus/{name}"));
         }
-        if let Err(error) = fs::create_dir_all(&found) {
-            good = failed(format_args!("{}: {error}", found.display()));
-            continue;
-        }
-        let mut command = cargo_fuzz(&["fuzz", "run", "--target-dir"]);
-        command.arg(&dir).arg(name).arg(&found).arg(&seeds).arg("--");
-        command.args([format!("-max_total_time={seconds}"), format!("-timeout={INPUT_SECONDS}")]);
-        good &= run(command.args(["-print_final_stats=1", "-verbosity=0"]));
     }
-    say::line(format_args!("{} fuzz targets", targets.len()));
-    good
+    let mut build = cargo_fuzz(&["fuzz", "build", "--target-dir"]);
+    build.arg(dir()).args(&options.target);
+    if run(&mut build) { Ok(targets) } else { Err("the targets do not build; see above".into()) }
+}
+
+/// Runs the targets, whether or not one before failed; whether all held.
+pub(crate) fn fuzz(options: &Options) -> bool {
+    say::heading("fuzzing");
+    let ran = built(options).and_then(|targets| campaign::run(options, &targets));
+    ran.unwrap_or_else(|reason| {
+        say::line(format_args!("FAILED: {reason}"));
+        false
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_read_in_any_order_and_nothing_else_is_one() {
+        assert_eq!(Options::parse(&[]), Some(Options::smoke()));
+        let day = Options::parse(&["--jobs", "7", "--minutes", "1440", "--target", "stream"]).unwrap();
+        assert_eq!(day, Options { seconds: 86_400, campaign: true, jobs: 7, target: Some("stream".to_owned()) });
+        assert_eq!(Options::parse(&["--seconds", "9"]), Some(Options { seconds: 9, ..Options::smoke() }));
+        for bad in [
+            &["--seconds"][..],
+            &["--seconds", "0"],
+            &["--jobs", "x"],
+            &["--hours", "1"],
+            &["--seconds", "1", "--minutes", "1"],
+        ] {
+            assert_eq!(Options::parse(bad), None, "{bad:?}");
+        }
+    }
 }

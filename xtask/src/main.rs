@@ -22,7 +22,9 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 cargo xtask test [--long]        every test; --long adds the million vectors and 500 kills on each store
 cargo xtask lint                 formatting, clippy, documentation, buf, secrets, what a release holds, the systemd unit
-cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 20)
+cargo xtask fuzz [--seconds N]   every fuzz target, N seconds each (default 5)
+cargo xtask fuzz --minutes N     a campaign: goes on after an interruption, minimizes what it found, and reports
+                                 both take --jobs N (targets at a time, default 2) and --target NAME
 cargo xtask bench [--smoke]      the benches; --smoke runs each once, without measuring
 cargo xtask guards [PART]        takes guards (those with PART in their names) out one at a time, and sees a test fail for each
 cargo xtask dist [--sign KEY]    the production build, made twice and compared; bill of materials, digests, signature
@@ -36,10 +38,9 @@ fn main() -> ExitCode {
         ["test"] => test::test(false),
         ["test", "--long"] => test::test(true),
         ["lint"] => lint::lint(),
-        ["fuzz"] => fuzz::fuzz(fuzz::SMOKE_SECONDS),
-        ["fuzz", "--seconds", seconds] => match seconds.parse() {
-            Ok(seconds) if seconds > 0 => fuzz::fuzz(seconds),
-            _ => return usage(),
+        ["fuzz", options @ ..] => match fuzz::Options::parse(options) {
+            Some(options) => fuzz::fuzz(&options),
+            None => return usage(),
         },
         ["bench"] => bench::bench(false),
         ["bench", "--smoke"] => bench::bench(true),

@@ -16,6 +16,8 @@
 //! never deleted, so a backup holds every row that one of its rows needs.
 
 mod format;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod read;
 mod restore;
 mod write;

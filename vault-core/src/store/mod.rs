@@ -9,6 +9,8 @@ mod bounds;
 mod cache;
 mod embedded;
 mod engine;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod header;
 mod open;
 mod overlay;
