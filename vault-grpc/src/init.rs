@@ -123,7 +123,7 @@ pub fn operator_id(name: &str) -> String {
 pub fn operators(instance: &str) -> Result<OperatorList, Error> {
     let people = OPERATORS.iter().map(|(id, names, roles)| {
         let token = TokenName { issuer: OPERATOR_ISSUER.to_owned(), subject: (*id).to_owned() };
-        let certificates = names.iter().map(|name| SpiffeId::parse(&operator_id(name)).map_err(IdentityError::from));
+        let certificates = names.iter().map(|name| SpiffeId::parse(operator_id(name)).map_err(IdentityError::from));
         let (certificates, roles) = (certificates.collect::<Result<_, _>>()?, roles.iter().copied().collect());
         Ok(Person { id: (*id).to_owned(), certificates, tokens: vec![token], roles })
     });
