@@ -3,6 +3,7 @@
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use vault_proto::v1::approval_service_client::ApprovalServiceClient;
+use vault_proto::v1::charter_service_client::CharterServiceClient;
 use vault_proto::v1::dataset_service_client::DatasetServiceClient;
 use vault_proto::v1::grant_service_client::GrantServiceClient;
 use vault_proto::v1::policy_service_client::PolicyServiceClient;
@@ -21,7 +22,7 @@ use crate::error::ClientError;
 use crate::operator_token::{ControlChannel, OperatorTokens};
 
 /// Calls the services of the control plane (`TenantService`, `DatasetService`, `ApprovalService`, `GrantService`,
-/// `PolicyService`, `ScorecardService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
+/// `PolicyService`, `CharterService`, `ScorecardService` of `vault.v1`) with an operator's certificate. Clones share one connection. Every change takes a
 /// `reason`, which is kept in the audit log.
 ///
 /// # Errors
@@ -34,6 +35,7 @@ pub struct OperatorClient {
     pub(crate) approvals: ApprovalServiceClient<ControlChannel>,
     pub(crate) grants: GrantServiceClient<ControlChannel>,
     pub(crate) policies: PolicyServiceClient<ControlChannel>,
+    pub(crate) charters: CharterServiceClient<ControlChannel>,
     pub(crate) scorecards: ScorecardServiceClient<ControlChannel>,
     pub(crate) limits: Limits,
     channel: Channel,
@@ -61,6 +63,7 @@ impl OperatorClient {
             approvals: ApprovalServiceClient::new(through()),
             grants: GrantServiceClient::new(through()),
             policies: PolicyServiceClient::new(through()),
+            charters: CharterServiceClient::new(through()),
             scorecards: ScorecardServiceClient::new(through()),
             limits: Limits::default(),
             channel,

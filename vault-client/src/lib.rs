@@ -22,6 +22,7 @@
 
 mod approvals;
 mod call;
+mod charters;
 mod consents;
 mod control;
 mod data;

@@ -459,11 +459,13 @@ fn policies_decide_on_the_custody_and_the_log_names_it() {
     assert_eq!(count(&single), 5, "both refusals, and as a part of the three above");
 }
 
+/// All entries, each once: of a bundle that was published while it grew, the longest.
 fn bundles(dir: &Path) -> Vec<u8> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { all.extend(bundles(&path)) } else { all.extend(std::fs::read(path).unwrap()) }
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    if dir.extension().is_some_and(|ending| ending == "p") {
+        let entries = |path: &Path| path.file_name().unwrap().to_str().unwrap().parse::<u16>().unwrap();
+        paths = paths.into_iter().max_by_key(|path| entries(path)).into_iter().collect();
     }
-    all
+    let read = |path: &std::path::PathBuf| if path.is_dir() { bundles(path) } else { std::fs::read(path).unwrap() };
+    paths.iter().flat_map(read).collect()
 }

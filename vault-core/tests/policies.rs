@@ -21,7 +21,7 @@ use vault_core::id::{DatasetId, Fingerprint, Purpose, RequestId};
 use vault_core::keys::{ApprovalState, Seen};
 use vault_core::policy::{DataRequest, DatasetFacts, Encrypt, Facts};
 use vault_core::time::{Clock as _, Timestamp};
-use vault_core::vault::ControlCall;
+use vault_core::vault::{ApprovalSettings, ControlCall};
 use vault_core::{Error, Vault};
 
 fn field<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
@@ -242,6 +242,61 @@ fn an_activation_is_approved_by_another_operator_once_in_time_and_only_while_it_
     let in_time = bed.ask(&vault, fifth.reference()).unwrap();
     bed.approve(&vault, &bed.bob, &in_time).unwrap();
     assert_eq!(vault.policy_bundle(), Some(fifth.reference()));
+}
+
+#[test]
+fn an_activation_says_by_name_what_it_changes() {
+    let bed = Bed::new();
+    let vault = bed.open(store(&bed), "a");
+    let first = bed.sign(bed.bundle(1, None, NO_DECRYPT));
+    bed.propose(&vault, &first).unwrap();
+    let asked = bed.ask(&vault, first.reference()).unwrap();
+    let says = |lines: &[String], line: &str| assert!(lines.iter().any(|said| said == line), "{line}: {lines:#?}");
+    says(&asked.summary, &format!("policy bundle {} follows the files of the configuration", first.reference()));
+    says(&asked.summary, "policy added: no-decrypt");
+    assert!(!asked.summary.iter().any(|line| line.starts_with("policy removed")), "{:#?}", asked.summary);
+    bed.approve(&vault, &bed.bob, &asked).unwrap();
+
+    let changed = NO_DECRYPT.replace("no-decrypt", "another");
+    let mut next = bed.bundle(2, Some(first.reference().digest), &changed);
+    let entry = "[[workload]]\nid = \"spiffe://prod.example/ns/new/sa/new\"\nservice = \"s\"\nenvironment = \"e\"\ntenants = [\"acme\"]\nroles = []\n";
+    next.registry =
+        next.registry.replacen("roles = [\"writer\", \"reader\", \"rewrapper\"]", "roles = [\"writer\"]", 1) + entry;
+    let next = bed.sign(next);
+    bed.propose(&vault, &next).unwrap();
+    let asked = bed.ask(&vault, next.reference()).unwrap();
+    says(&asked.summary, &format!("policy bundle {} follows bundle {}", next.reference(), first.reference()));
+    says(&asked.summary, "schema: unchanged");
+    says(&asked.summary, "policy removed: no-decrypt");
+    says(&asked.summary, "policy added: another");
+    says(&asked.summary, "registry entries: 4 now, 5 then");
+    says(&asked.summary, "registry entry added: spiffe://prod.example/ns/new/sa/new");
+    says(&asked.summary, "registry entry changed: spiffe://prod.example/ns/shop/sa/billing");
+    let named = |line: &&String| line.starts_with("policy ") || line.starts_with("registry entry ");
+    assert_eq!(asked.summary.iter().filter(named).count(), 5, "nothing else has changed: {:#?}", asked.summary);
+}
+
+#[test]
+fn two_who_are_demanded_for_a_bundle_both_have_to_approve_it() {
+    let bed = Bed::new();
+    let settings = ApprovalSettings { activate_policy: Some(2), ..ApprovalSettings::default() };
+    let vault = bed.open(store(&bed), "a").with_approvals(settings);
+    let first = bed.sign(bed.bundle(1, None, NO_DECRYPT));
+    bed.propose(&vault, &first).unwrap();
+    let asked = bed.ask(&vault, first.reference()).unwrap();
+    let once = bed.approve(&vault, &bed.bob, &asked).unwrap();
+    assert_eq!((once.state, vault.policy_bundle()), (ApprovalState::Pending, None));
+    precondition(bed.approve(&vault, &bed.bob, &asked));
+    let carol = fixture::People::new().operator("carol");
+    assert_eq!(bed.approve(&vault, &carol, &asked).unwrap().state, ApprovalState::Executed);
+    assert_eq!(vault.policy_bundle(), Some(first.reference()));
+    // What is about no tenant can be taken back, too.
+    let next = bed.sign(bed.bundle(2, Some(first.reference().digest), ""));
+    bed.propose(&vault, &next).unwrap();
+    let asked = bed.ask(&vault, next.reference()).unwrap();
+    let cancelled = block_on(vault.cancel_approval(&call(&bed.alice, &bed.reason), None, asked.id)).unwrap();
+    assert_eq!(cancelled.state, ApprovalState::Cancelled);
+    precondition(bed.approve(&vault, &bed.bob, &asked));
 }
 
 #[test]

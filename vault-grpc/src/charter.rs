@@ -1,7 +1,11 @@
 //! The configuration's charter: those of its settings that could let more through, as lines of text. What only bounds,
 //! places or tunes is not among them.
 
+use std::sync::Weak;
+use std::time::Duration;
+
 use ring::digest;
+use vault_core::Vault;
 use vault_core::audit::LogVerifier;
 use vault_core::charter::Charter;
 use vault_core::id::Fingerprint;
@@ -13,6 +17,7 @@ use crate::config::{
     PinnedUrl, Root, SinkTarget, Syslog,
 };
 use crate::operators;
+use crate::telemetry::{Event, log};
 use crate::tls::files::{MAX_PEM, read};
 
 type Lines = Vec<(String, String)>;
@@ -69,6 +74,7 @@ fn approvals(settings: &ApprovalSettings) -> Vec<(&'static str, String)> {
         activate_policy,
         resume_tenant,
         change_custody,
+        change_charter,
         shred_delay_millis,
     } = settings;
     let special = [
@@ -78,12 +84,41 @@ fn approvals(settings: &ApprovalSettings) -> Vec<(&'static str, String)> {
         ("approvals.activate_policy", activate_policy),
         ("approvals.resume_tenant", resume_tenant),
         ("approvals.change_custody", change_custody),
+        ("approvals.change_charter", change_charter),
     ];
     // What counts for each, whether it is said there or in the first line.
     let special = special.into_iter().map(|(name, value)| (name, value.unwrap_or(*required).to_string()));
     let all =
         [("approvals.required", required.to_string()), ("approvals.shred_delay_ms", shred_delay_millis.to_string())];
     all.into_iter().chain(special).collect()
+}
+
+/// How often it is asked which charter is in force.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Says once when another charter came into force than the one that this gateway serves with.
+pub(crate) async fn follow(vault: Weak<Vault>) {
+    let mut told = false;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(vault) = vault.upgrade() else { return };
+        // A store that is away is told by others.
+        if vault.watch_charter().await.is_ok() && vault.charter_superseded() != told {
+            told = !told;
+            if told {
+                log(&Event::Warning("another charter came into force: restart with the configuration it is of"));
+            }
+        }
+    }
+}
+
+/// For Prometheus.
+pub(crate) fn render(vault: &Vault) -> String {
+    let superseded = u8::from(vault.charter_superseded());
+    format!(
+        "# HELP blindvault_charter_superseded 1 if another charter is in force than the one that this gateway serves with\n\
+         # TYPE blindvault_charter_superseded gauge\nblindvault_charter_superseded {superseded}\n"
+    )
 }
 
 /// Makes sure that files were not changed between their reading for the charter and their loading.

@@ -4,6 +4,7 @@ mod approval;
 mod audit;
 mod backup;
 mod bundle;
+mod charter;
 mod commands;
 mod connect;
 #[cfg(feature = "dev")]
@@ -110,6 +111,9 @@ enum Command {
     /// What takes more than one operator, at a running gateway.
     #[command(subcommand)]
     Approval(Box<approval::ApprovalCommand>),
+    /// What of the configuration nobody changes alone.
+    #[command(subcommand)]
+    Charter(Box<charter::CharterCommand>),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -181,6 +185,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Restore { config, from, newer, check } => backup::restore(&config, &from, &newer, check),
         Command::Tenant(command) => tenant::run(*command),
         Command::Approval(command) => approval::run(*command),
+        Command::Charter(command) => charter::run(*command),
         Command::Audit(command) => audit::run(command),
         Command::Operators(command) => operators::run(command),
         Command::Witness(command) => witness::run(command),

@@ -52,11 +52,12 @@ const AFTER_CUT: Duration = Duration::from_secs(3);
 
 /// Names of the health service besides the empty one, which stands for the whole gateway.
 const DATA_SERVICE: &str = "vault.v1.CryptoService";
-const CONTROL_SERVICES: [&str; 5] = [
+const CONTROL_SERVICES: [&str; 6] = [
     "vault.v1.TenantService",
     "vault.v1.DatasetService",
     "vault.v1.ApprovalService",
     "vault.v1.PolicyService",
+    "vault.v1.CharterService",
     "vault.v1.ScorecardService",
 ];
 
@@ -141,6 +142,7 @@ impl Gateway {
             tokio::spawn(tell_refusals(Arc::clone(&vault), Arc::clone(&refusals))),
             tokio::spawn(tend(Arc::clone(&vault))),
             tokio::spawn(follow_policies(Arc::clone(&vault))),
+            tokio::spawn(charter::follow(Arc::downgrade(&vault))),
         ];
         if !config.sinks.is_empty() {
             background.push(tokio::spawn(sinks::tell(Arc::downgrade(&vault))));
@@ -163,6 +165,7 @@ impl Gateway {
                 let told = told.map(|vault| {
                     let ends = scorecard::endings(&planes.0.load(), &planes.1.load());
                     let mut told = render(&metrics, &refusals, &end_users, &vault) + &witnesses.render();
+                    told.push_str(&charter::render(&vault));
                     told.push_str(&sinks::render(&vault.audit().sinks()));
                     told.push_str(&inventory::render(&inventory, &vault, &refusals, &ends));
                     told

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::config::{ConfigError, NamedFile, PinnedUrl};
-use crate::tls::client_config;
+use crate::tls::ClientTls;
 
 /// Longest answer in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
@@ -26,7 +26,7 @@ const NO_HTTP: &str = "the host does not speak HTTP/1.1";
 /// Where and how.
 pub(crate) struct Pinned {
     url: PinnedUrl,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tls: Option<(ClientTls, ServerName<'static>)>,
 }
 
 impl std::fmt::Debug for Pinned {
@@ -46,10 +46,10 @@ impl Pinned {
         let tls = match &url.roots {
             None => None,
             Some(file) => {
-                let config = client_config(file, client)?;
+                let tls = ClientTls::load(file, client)?;
                 let name = ServerName::try_from(url.host.clone())
                     .map_err(|_| file.error("is for a host whose name no certificate can have"))?;
-                Some((TlsConnector::from(Arc::new(config)), name))
+                Some((tls, name))
             }
         };
         Ok(Self { url: url.clone(), tls })
@@ -72,8 +72,9 @@ impl Pinned {
         tcp.set_nodelay(true).map_err(|_| "the host cannot be reached")?;
         match &self.tls {
             None => Connected::over(tcp).await,
-            Some((connector, name)) => {
-                let tls = connector.connect(name.clone(), tcp).await;
+            Some((tls, name)) => {
+                let config = tls.config().map_err(|_| "our certificate for the host, or its key, cannot be used")?;
+                let tls = TlsConnector::from(Arc::new(config)).connect(name.clone(), tcp).await;
                 Connected::over(tls.map_err(|_| "the host does not prove its name under the configured roots")?).await
             }
         }

@@ -31,7 +31,7 @@ use crate::config::{Config, ConfigError};
 use crate::plane::Principal;
 use verifier::{OfTheOther, PrincipalVerifier};
 
-pub(crate) use client::client_config;
+pub(crate) use client::ClientTls;
 pub(crate) use verifier::reason_of;
 
 /// Certificate, key and trust bundle of one listener, as they stood at one moment.

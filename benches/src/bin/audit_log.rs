@@ -1,6 +1,11 @@
 //! How fast a log of many entries is verified and opened, what an entry takes, and what archiving does to those who append
 //! meanwhile. `audit_log [ENTRIES] [SEGMENT_MIB]`; without arguments 200,000 entries in segments of 16 MiB.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a tool that measures and tells")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a tool that measures and tells"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

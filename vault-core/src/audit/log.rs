@@ -13,20 +13,19 @@ use super::anchor::{Anchor, PolicyMark, operators_body};
 use super::archiver::{Archiver, Archiving, SegmentStatus};
 use super::checkpoint::Checkpoint;
 use super::entry::{Body, Draft};
-use super::frame::{self, UNREADABLE, header};
+use super::frame;
 use super::group::Growing;
-use super::log_keys::{self, Chain, LogKey, listed_keys};
-use super::merkle::{Hash, empty_root};
+use super::log_keys::{self, Chain, LogKey};
 use super::publisher::{Heads, Publisher, Stop};
 use super::queue::{Health, Pending, Receipt, Reply, Shared};
-use super::replay::{CHECKPOINTS, ENTRIES, Finding, LOCK, PUBLISHED, State, Unwatched, VKEY, newest, replay};
-use super::sealer::{Sealer, make_open};
-use super::segments::{ARCHIVE_AT, Frames, Segments};
-use super::signer::{LogSigner, LogVerifier};
-use super::snapshot::Snapshot;
+use super::recover::{Files, UNWRITABLE, check_signer, first_listed, prepare, repair};
+use super::replay::{LOCK, Unwatched, VKEY, newest, replay};
+use super::sealer::Sealer;
+use super::segments::{ARCHIVE, Frames, Segments};
+use super::signer::LogSigner;
 use super::writer::Writer;
 use crate::error::{Dependency, Error};
-use crate::fs::{File, Fs, Lock, Open};
+use crate::fs::{Fs, Lock};
 use crate::id::{ApprovalId, Fingerprint, KeyId, KeyVersion, TenantId};
 use crate::principal::ListRef;
 use crate::time::Clock;
@@ -311,8 +310,6 @@ impl std::fmt::Debug for Log {
     }
 }
 
-const UNWRITABLE: Error = Error::unavailable(Dependency::Audit, "the log's directory or files cannot be written");
-
 impl Log {
     /// Opens the log in `dir`, or makes one where there is none. When it returns, the log is durable, its start is
     /// recorded, and a checkpoint covers everything.
@@ -350,7 +347,8 @@ impl Log {
             _ => UNWRITABLE,
         })?;
         let signer = Arc::new(signer);
-        let segments = Segments::of(&*fs, dir, options.archive.as_deref(), signer.verifier().origin());
+        let archive = options.archive.clone().unwrap_or_else(|| dir.join(ARCHIVE));
+        let segments = Segments::of(&*fs, dir, Some(&archive), signer.verifier().origin());
         let created = prepare(&segments, &signer)?;
         let first = first_listed(&*fs, dir)?.unwrap_or_else(|| signer.verifier().clone());
         let from = newest(&segments, &first)?;
@@ -504,8 +502,8 @@ impl Log {
         self.shared.answer(receiver).await
     }
 
-    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint, brings the tiles up to it, and ends the threads.
-    /// Blocks until then.
+    /// Records the end, writes what waits, gives the sinks until their deadline to take it, signs the last checkpoint,
+    /// brings the tiles up to it, and ends the threads. Blocks until then.
     ///
     /// # Errors
     /// [`Error::Unavailable`] if the log had failed, or fails meanwhile.
@@ -530,17 +528,20 @@ impl Log {
         if verifier.origin() != self.signer.verifier().origin() || is_known {
             return Err(Error::invalid("next", "must be another key, of the same name"));
         }
-        // No checkpoint is signed by the present key alone from here on.
-        self.heads.hand_over(Arc::new(next));
+        // From here on no checkpoint is signed but the last one.
+        self.heads.pause();
         let draft = Draft::new(None, None, &log_keys::body(&verifier));
         let (sender, receiver) = oneshot::channel();
         self.shared.submit(vec![Pending { draft, reply: Reply::Durable(sender) }])?;
-        self.end(Stop::Cleanly);
-        let receipt = receiver
-            .now_or_never()
-            .and_then(Result::ok)
-            .and_then(Result::ok)
-            .ok_or_else(|| self.shared.unavailable())?;
+        let mut receipt = None;
+        self.end_with(Stop::Cleanly, || {
+            receipt = receiver.now_or_never().and_then(Result::ok).and_then(Result::ok);
+            // Unless another entry came behind it.
+            if receipt.is_some_and(|receipt| receipt.index + 1 == self.heads.latest().size) {
+                self.heads.hand_over(Arc::new(next));
+            }
+        });
+        let receipt = receipt.ok_or_else(|| self.shared.unavailable())?;
         if self.shared.has_failed() {
             return Err(self.shared.unavailable());
         }
@@ -556,6 +557,11 @@ impl Log {
     }
 
     fn end(&self, how: Stop) {
+        self.end_with(how, || ());
+    }
+
+    /// Ends the threads; `written` is called when the last entry is written, before the last checkpoint is signed.
+    fn end_with(&self, how: Stop, written: impl FnOnce()) {
         let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(threads) = threads {
             self.shared.close();
@@ -564,6 +570,7 @@ impl Log {
             if let Some(sinks) = self.shared.sinks.get() {
                 sinks.stop(&self.shared, how == Stop::Cleanly);
             }
+            written();
             self.heads.stop(how);
             drop(threads.publisher.join());
             self.archiving.stop();
@@ -576,126 +583,4 @@ impl Drop for Log {
     fn drop(&mut self) {
         self.end(Stop::AtOnce);
     }
-}
-
-/// The first key that `log.pub` lists, if the file is there.
-fn first_listed(fs: &dyn Fs, dir: &Path) -> Result<Option<LogVerifier>, Error> {
-    let path = dir.join(VKEY);
-    if !fs.exists(&path) {
-        return Ok(None);
-    }
-    let bytes = fs.read(&path, 1 << 20).map_err(|_| UNREADABLE)?;
-    let keys = String::from_utf8(bytes).ok().and_then(|text| listed_keys(&text).ok());
-    let first = keys.and_then(|keys| keys.into_iter().next());
-    let damaged = Finding::File { file: VKEY, why: "not a list of verifier keys" };
-    first.map(|key| Some(key.verifier)).ok_or_else(|| damaged.into())
-}
-
-/// The log must be the signer's: its last key.
-fn check_signer(state: &State, signer: &LogSigner) -> Result<(), Error> {
-    let own = signer.verifier();
-    if state.at.keys.active() == Some(own) {
-        return Ok(());
-    }
-    if state.at.keys.keys().iter().any(|key| key.verifier == *own) {
-        return Err(Error::FailedPrecondition("the log's key was rotated, and this one is retired"));
-    }
-    Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into())
-}
-
-/// Makes the files of a log where there are none; true if it did. Refuses where some are missing.
-fn prepare(segments: &Segments, signer: &LogSigner) -> Result<bool, Error> {
-    let (fs, dir) = (&segments.fs, &segments.dir);
-    let [entries, checkpoints, published] = [ENTRIES, CHECKPOINTS, PUBLISHED].map(|name| dir.join(name));
-    if first_listed(&**fs, dir)?.is_some_and(|first| first.origin() != signer.verifier().origin()) {
-        return Err(Finding::File { file: VKEY, why: "the log belongs to another signing key or origin" }.into());
-    }
-    // A crash may have come while a segment was sealed: then the open one is missing, and all that it followed is there.
-    if fs.exists(&entries) || segments.last_sealed().is_some() {
-        return Ok(false);
-    }
-    let lost = || Error::from(Finding::File { file: ENTRIES, why: "the file is missing, though a log was here" });
-    if fs.exists(&published) || fs.exists(&dir.join("tile")) || !Snapshot::numbers(segments).is_empty() {
-        return Err(lost());
-    }
-    let first = Checkpoint { size: 0, root: empty_root() };
-    if fs.exists(&checkpoints) {
-        // A crash may have come between the two files; then there is exactly the first checkpoint.
-        let expected = format!("{}\n", first.sign(signer)?);
-        if fs.read(&checkpoints, 4096).ok().as_deref() != Some(expected.as_bytes()) {
-            return Err(lost());
-        }
-    }
-    fs.replace(&checkpoints, format!("{}\n", first.sign(signer)?).as_bytes()).map_err(|_| UNWRITABLE)?;
-    // Last: where this file is, the log is.
-    fs.replace(&entries, &header(signer.verifier().origin()).0).map_err(|_| UNWRITABLE)?;
-    Ok(true)
-}
-
-/// The two files that are written, and where the open segment goes on.
-struct Files {
-    entries: Box<dyn File>,
-    entries_end: u64,
-    chain: Hash,
-    checkpoints: Box<dyn File>,
-}
-
-/// Cuts what is incomplete, and makes the names durable that were found.
-fn repair(segments: &Segments, options: &Options, state: &State) -> Result<Files, Error> {
-    let (fs, dir) = (&segments.fs, &segments.dir);
-    let (mut entries_end, mut chain) = (state.entries_end, state.chain);
-    if !state.is_open {
-        make_open(segments, &state.start).map_err(|_| UNWRITABLE)?;
-        let (header, hash) = state.start.header(&segments.origin);
-        (entries_end, chain) = (header.len() as u64, hash);
-    }
-    let open = |name| fs.open(&dir.join(name), Open::ReadWrite).map_err(|_| UNWRITABLE);
-    let (entries, checkpoints) = (open(ENTRIES)?, open(CHECKPOINTS)?);
-    // The last name that is made. Where it is, those before it were synced; where it is not, its own sync is theirs as
-    // well, those included that a killed process made and did not sync. A rotation that was cut off is finished here.
-    replace_unless(&**fs, &dir.join(VKEY), state.at.keys.file().as_bytes())?;
-    let named = dir.join(ARCHIVE_AT);
-    match &options.archive {
-        Some(archive) => replace_unless(&**fs, &named, format!("{}\n", archive.display()).as_bytes())?,
-        None if fs.exists(&named) => fs.remove(&named).map_err(|_| UNWRITABLE)?,
-        None => {}
-    }
-    if state.start.number > 0 {
-        // A segment that was sealed when the process was killed may have a name that is not durable yet.
-        fs.sync_dir(dir).map_err(|_| UNWRITABLE)?;
-    }
-    if state.torn > 0 {
-        entries.set_len(entries_end).map_err(|_| UNWRITABLE)?;
-        // Before anything is written there: else a crash could bring parts of the cut frame back behind a new one.
-        entries.sync_data().map_err(|_| UNWRITABLE)?;
-    }
-    if state.checkpoint_torn {
-        checkpoints.set_len(state.checkpoints_end).map_err(|_| UNWRITABLE)?;
-        checkpoints.sync_data().map_err(|_| UNWRITABLE)?;
-    }
-    // Written again, because a page that could not be written once may count as clean since (and so would not be
-    // written by the next sync), though the disk has not got it.
-    rewrite(&*entries, state.signed_end.min(entries_end), entries_end)?;
-    rewrite(&*checkpoints, state.last_note, state.checkpoints_end)?;
-    Ok(Files { entries, entries_end, chain, checkpoints })
-}
-
-fn replace_unless(fs: &dyn Fs, path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    if fs.exists(path) && fs.read(path, 1 << 20).is_ok_and(|found| found == bytes) {
-        return Ok(());
-    }
-    fs.replace(path, bytes).map_err(|_| UNWRITABLE)
-}
-
-fn rewrite(file: &dyn File, from: u64, to: u64) -> Result<(), Error> {
-    let mut at = from;
-    let mut block = Vec::new();
-    while at < to {
-        let len = (to - at).min(1 << 20);
-        block.resize(usize::try_from(len).map_err(|_| UNREADABLE)?, 0);
-        file.read_exact_at(at, &mut block).map_err(|_| UNREADABLE)?;
-        file.write_all_at(at, &block).map_err(|_| UNWRITABLE)?;
-        at += len;
-    }
-    Ok(())
 }

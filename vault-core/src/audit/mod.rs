@@ -31,6 +31,7 @@ mod queue;
 mod read;
 mod receipt;
 mod recorded;
+mod recover;
 mod replay;
 mod sealer;
 mod segments;

@@ -29,6 +29,8 @@ pub(super) enum Stop {
 struct State {
     latest: Checkpoint,
     stop: Option<Stop>,
+    /// No checkpoint is signed until it is stopped.
+    paused: bool,
     /// Who signs the last checkpoint, too.
     next: Option<Arc<LogSigner>>,
 }
@@ -41,7 +43,7 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) const fn new(latest: Checkpoint) -> Self {
-        Self { state: Mutex::new(State { latest, stop: None, next: None }), changed: Condvar::new() }
+        Self { state: Mutex::new(State { latest, stop: None, paused: false, next: None }), changed: Condvar::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -57,7 +59,16 @@ impl Heads {
         self.lock().latest
     }
 
-    /// From here on only the last checkpoint is signed, when it is stopped: by both keys.
+    /// From here on only the last checkpoint is signed, when it is stopped.
+    pub(super) fn pause(&self) {
+        self.lock().paused = true;
+    }
+
+    fn is_paused(&self) -> bool {
+        self.lock().paused
+    }
+
+    /// The last checkpoint is signed by this key, too.
     pub(super) fn hand_over(&self, next: Arc<LogSigner>) {
         self.lock().next = Some(next);
     }
@@ -121,8 +132,7 @@ impl Publisher {
             if stop == Some(Stop::AtOnce) || self.shared.has_failed() {
                 return;
             }
-            let handing_over = self.heads.next().is_some();
-            let due = (signed_at.elapsed() >= self.every && !handing_over) || stop.is_some();
+            let due = (signed_at.elapsed() >= self.every && !self.heads.is_paused()) || stop.is_some();
             if latest.size > self.signed.size && due {
                 // Entries must not go on being acknowledged without checkpoints over them.
                 if self.keep(latest).is_err() {
@@ -149,7 +159,7 @@ impl Publisher {
     fn wait(&self, signed_at: Instant, tiles_work: bool) -> (Checkpoint, Option<Stop>) {
         let mut state = self.heads.lock();
         while state.stop.is_none() && (self.published || !tiles_work) {
-            if state.latest.size == self.signed.size || state.next.is_some() {
+            if state.latest.size == self.signed.size || state.paused {
                 state = self.heads.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             } else {
                 let left = self.every.saturating_sub(signed_at.elapsed());

@@ -84,8 +84,10 @@ impl Segments {
     /// # Errors
     /// [`Error::Unavailable`] if a file cannot be read.
     pub(super) fn start_before(&self, index: u64) -> Result<Start, Error> {
-        let last = self.last_sealed().map_or(0, |last| last.saturating_add(1));
-        for number in (1..=last).rev() {
+        let open = self.fs.open(&self.open_path(), Open::Read).ok();
+        let open = open.map(|file| Start::read(&*file, &self.origin)).transpose()?.flatten();
+        let sealed = self.last_sealed().map_or(0, |last| last.saturating_add(1));
+        for number in (1..=sealed.max(open.map_or(0, |open| open.number))).rev() {
             match self.find(number)? {
                 Found::File(file, _) => {
                     if let Some(start) = Start::read(&*file, &self.origin)?.filter(|start| start.first <= index) {

@@ -137,17 +137,18 @@ impl Follower {
     }
 
     fn read_until(&self, batch: &mut Batch, head: u64) -> Result<(), Error> {
+        let Position { next: from, last } = self.position;
         let mut reader = match batch.reader.take() {
             Some(reader) => reader,
             None => {
-                // From the segment that holds the entry confirmed last: those before it may have been moved away.
-                let from = self.position.next.saturating_sub(1);
-                let reader = EntryReader::open_from(&*self.fs, &self.dir, &self.verifier, from)?;
+                // From the segment that holds the entry confirmed last, which shows that this is the same log; if it is
+                // still there: segments may have been moved away.
+                let at = |index| EntryReader::open_from(&*self.fs, &self.dir, &self.verifier, index);
+                let reader = at(from.saturating_sub(1)).or_else(|_| at(from))?;
                 batch.next = reader.next_index();
                 reader
             }
         };
-        let Position { next: from, last } = self.position;
         while batch.next < head && batch.entries.len() < AHEAD {
             let Batch { next, entries, .. } = batch;
             let more = reader.group(&mut |entry, leaf_hash| {

@@ -227,7 +227,12 @@ impl Hub {
         let mut state = self.lock();
         let head = state.head;
         if let Some(place) = state.places.get_mut(at) {
-            place.condition = if place.confirmed >= head { Condition::Good } else { Condition::CatchingUp };
+            place.condition = match place.condition {
+                // What came while it was looked at does not make it worse.
+                Condition::Good => Condition::Good,
+                _ if place.confirmed >= head => Condition::Good,
+                _ => Condition::CatchingUp,
+            };
         }
         state.tell(shared);
     }

@@ -17,6 +17,8 @@ struct Behavior {
     got: Mutex<Vec<(u64, [u8; 32])>>,
     hang: AtomicBool,
     fail: AtomicBool,
+    /// While set, a look at it does not return.
+    hang_check: AtomicBool,
     checks: AtomicU64,
 }
 
@@ -50,6 +52,9 @@ impl Sink for Tested {
     }
     fn check(&mut self) -> Result<(), &'static str> {
         self.0.checks.fetch_add(1, Ordering::SeqCst);
+        while self.0.hang_check.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if self.0.fail.load(Ordering::SeqCst) { Err("told to fail") } else { Ok(()) }
     }
     fn deliver(&mut self, entries: &[Delivered]) -> Result<(), &'static str> {
@@ -393,4 +398,70 @@ fn a_sink_that_panics_fails_and_stops_calls() {
     assert!(is_sink_down(&call(&log)));
     until("told", || log.sinks()[0].last_error == Some("the sink's thread ended unexpectedly"));
     assert!(is_sink_down(&call(&log)));
+}
+
+#[test]
+fn a_sink_reads_across_segments_and_goes_on_without_those_it_has() {
+    let place = Place::new();
+    let sink = Tested::default();
+    let with_history = || SinkSettings { history: true, ..settings("siem", true, 10_000) };
+    let calls = |log: &Log| {
+        for _ in 0..20 {
+            call(log).unwrap();
+        }
+    };
+    let (log, _) = place.open_cutting();
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    calls(&log);
+    until("segments", || log.segments().open >= 3 && log.segments().archived == log.segments().open);
+    log.close().unwrap();
+    // Behind by several segments, all of them archived by now.
+    let (log, _) = place.open_cutting();
+    calls(&log);
+    until("segments", || log.segments().archived == log.segments().open);
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    log.close().unwrap();
+    sink.has_all(&place, 0);
+    let all = leaves(&place, 0);
+    // What it has was moved away.
+    std::fs::rename(place.file("archive"), place.temp.path().join("elsewhere")).unwrap();
+    let (log, _) = place.open_cutting();
+    attach(&log, &[(with_history(), &sink)]);
+    good(&log);
+    calls(&log);
+    let end = log.head().size;
+    until("the end", || log.sinks()[0].confirmed >= end);
+    log.close().unwrap();
+    let mut got: Vec<u64> = sink.got().into_iter().map(|(index, _)| index).collect();
+    got.sort_unstable();
+    got.dedup();
+    assert!(got.len() as u64 >= end && all.len() >= 40, "{} of {end}", got.len());
+    assert_eq!(got, (0..got.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_call_that_comes_while_a_sink_is_looked_at_does_not_stop_others() {
+    let place = Place::new();
+    let log = Arc::new(place.open().0);
+    let sink = Tested::default();
+    attach(&log, &[(settings("siem", true, 30_000), &sink)]);
+    good(&log);
+    let checks = sink.0.checks.load(Ordering::SeqCst);
+    sink.0.hang_check.store(true, Ordering::SeqCst);
+    until("a look", || sink.0.checks.load(Ordering::SeqCst) > checks);
+    let size = log.head().size;
+    let waiting = calling(&log);
+    until("durable", || log.head().size > size);
+    // The look ends well, and the entry is not confirmed yet.
+    sink.hang(true);
+    sink.0.hang_check.store(false, Ordering::SeqCst);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(200) {
+        assert_eq!(log.health(), Health::Good);
+        std::thread::yield_now();
+    }
+    sink.hang(false);
+    waiting.join().unwrap().unwrap();
 }

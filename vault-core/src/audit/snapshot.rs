@@ -192,6 +192,11 @@ impl Snapshot {
         all
     }
 
+    /// True if there is one of that segment.
+    pub(super) fn is_there(segments: &Segments, number: u32) -> bool {
+        segments.fs.exists(&Self::path(segments, number))
+    }
+
     /// Reads one that the log's key at that time signed. That this key is one of the log's, reading on shows.
     ///
     /// # Errors

@@ -192,6 +192,8 @@ impl Watch for Auditor<'_> {
             }
             Ok(_) => "not what the log comes to there".to_owned(),
             Err(Error::Corrupt { at, .. }) => at,
+            // A running log has written the next one meanwhile, and removed this.
+            Err(_) if !Snapshot::is_there(self.segments, at.number) => return Ok(None),
             Err(Error::Unavailable { dependency, why }) => return Err(Error::Unavailable { dependency, why }),
             Err(_) => "damaged".to_owned(),
         };

@@ -151,6 +151,10 @@ actions! { ControlAction, CONTROL_ACTIONS:
     ProposePolicy,
     /// Ask for a bundle to be put in force; another operator has to approve it.
     ActivatePolicy,
+    /// Read the charter in force: what of the configuration nobody changes alone.
+    GetCharter,
+    /// Ask for another charter to come into force; others have to approve it.
+    ProposeCharter,
     /// Read a policy bundle.
     GetPolicy,
     /// List policy bundles.

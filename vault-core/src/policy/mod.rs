@@ -28,10 +28,11 @@ mod tests;
 
 pub use action::{
     Action, ActivatePolicy, Approve, CancelApproval, ConsentAction, ControlAction, CreateDataset, CreateTenant,
-    DataAction, Decrypt, Encrypt, GetApproval, GetDataset, GetPolicy, GetScorecard, GetTenant, GrantConsent,
-    ListApprovals, ListConsents, ListDatasets, ListGrants, ListPolicies, ListTenants, Opens, ProposePolicy, Reject,
-    RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys, RotateTenantKey, Seals, ShredSubject, ShredTenant,
-    SuspendTenant, ValidatePolicy, WithdrawConsent, is_release, is_workloads_action,
+    DataAction, Decrypt, Encrypt, GetApproval, GetCharter, GetDataset, GetPolicy, GetScorecard, GetTenant,
+    GrantConsent, ListApprovals, ListConsents, ListDatasets, ListGrants, ListPolicies, ListTenants, Opens,
+    ProposeCharter, ProposePolicy, Reject, RequestGrant, ResumeTenant, RevokeGrant, Rewrap, RotateDataKeys,
+    RotateTenantKey, Seals, ShredSubject, ShredTenant, SuspendTenant, ValidatePolicy, WithdrawConsent, is_release,
+    is_workloads_action,
 };
 pub use authorizer::{Authorizer, CACHED_DECISIONS, PERMIT_LIFETIME_MILLIS};
 pub(crate) use cedar::texts;

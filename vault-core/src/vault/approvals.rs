@@ -267,7 +267,8 @@ impl Vault {
                 let turn = match &ordered {
                     Ordered::ShredSubject(..) | Ordered::ShredTenant(_) => self.shred_turn(tenant, PATIENCE).await?,
                     Ordered::ChangeCustody(..) => self.rotation_turn(tenant).await?,
-                    Ordered::Grant(_) | Ordered::ActivatePolicy(_) | Ordered::ResumeTenant(..) => Turn::Idle,
+                    Ordered::Grant(_) | Ordered::ResumeTenant(..) => Turn::Idle,
+                    Ordered::ActivatePolicy(_) | Ordered::ChangeCharter { .. } => Turn::Idle,
                 };
                 match turn {
                     Turn::More => {}
@@ -312,8 +313,8 @@ impl Vault {
             Ordered::ChangeCustody(tenant, custody, revision) => {
                 self.keys.change_custody_as_approved((tenant, custody, *revision), approved).await
             }
-            // It needs more than rows: `approve_activation`.
-            Ordered::ActivatePolicy(_) => Err(Error::NotFound("approval")),
+            // They are about no tenant: `approve_activation`.
+            Ordered::ActivatePolicy(_) | Ordered::ChangeCharter { .. } => Err(Error::NotFound("approval")),
         }
     }
 }

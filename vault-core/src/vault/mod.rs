@@ -152,6 +152,7 @@ pub struct Vault {
     anchored: Mutex<Option<Anchor>>,
     lifecycle: LifecycleSettings,
     denials: denials::Denials,
+    charter: charter::Own,
     approvals: ApprovalSettings,
     due: Mutex<upkeep::DuePlaces>,
     approvals_seen: Mutex<chores::ApprovalPlaces>,
@@ -172,8 +173,22 @@ impl Vault {
         let (lifecycle, due) = (LifecycleSettings::default(), Mutex::default());
         let (anchored, approvals_seen) = (Mutex::default(), Mutex::default());
         let (in_force, approvals, denials) = (None, ApprovalSettings::default(), denials::Denials::default());
-        Self { authorizer, audit, keys, clock, anchored, lifecycle, denials, approvals, due, approvals_seen, in_force }
-            .with_lifecycle(lifecycle)
+        let charter = charter::Own::default();
+        Self {
+            authorizer,
+            audit,
+            keys,
+            clock,
+            anchored,
+            lifecycle,
+            denials,
+            charter,
+            approvals,
+            due,
+            approvals_seen,
+            in_force,
+        }
+        .with_lifecycle(lifecycle)
     }
 
     /// The same vault with other lifetimes.

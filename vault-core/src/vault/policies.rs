@@ -157,6 +157,20 @@ impl Vault {
                     let about = About { detail: said(then), approval: Some((id, request)) };
                     return Ok((self.keys.approval(None, id).await?, about));
                 }
+                if let Ordered::ChangeCharter { from, to } = ordered {
+                    let next = self.next_charter(from, to, id).await?;
+                    if !self.has_time(recorded) {
+                        return Err(BUSY_POLICY);
+                    }
+                    self.audit.system(SystemEvent::Approving { approval: id, request }).await?;
+                    match self.keys.store().commit(vec![write, next]).await {
+                        // Read again: this approval was decided, or another charter came into force.
+                        Err(Error::Conflict(_)) => continue,
+                        done => done?,
+                    }
+                    let about = About { detail: "approved", approval: Some((id, request)) };
+                    return Ok((self.keys.approval(None, id).await?, about));
+                }
                 let bundle = ordered.bundle().ok_or(Error::NotFound("approval"))?;
                 let signed = self.shelf().signed(bundle.version).await?;
                 if signed.reference() != bundle {

@@ -72,6 +72,8 @@ pub struct ApprovalSettings {
     pub resume_tenant: Option<u8>,
     /// For other root keys of a tenant.
     pub change_custody: Option<u8>,
+    /// For another charter.
+    pub change_charter: Option<u8>,
     /// How long a shred that is approved waits until it is carried out, and can be cancelled, in milliseconds.
     pub shred_delay_millis: u64,
 }
@@ -91,6 +93,7 @@ impl ApprovalSettings {
             Ordered::ActivatePolicy(_) => self.activate_policy,
             Ordered::ResumeTenant(..) => self.resume_tenant,
             Ordered::ChangeCustody(..) => self.change_custody,
+            Ordered::ChangeCharter { .. } => self.change_charter,
         };
         let delay_millis = if ordered.destroys() { self.shred_delay_millis.min(Self::LONGEST_DELAY) } else { 0 };
         Demand { required: special.unwrap_or(self.required).clamp(1, Self::MOST), delay_millis }
@@ -108,6 +111,7 @@ impl Default for ApprovalSettings {
             activate_policy: None,
             resume_tenant: None,
             change_custody: None,
+            change_charter: None,
             shred_delay_millis: 0,
         }
     }

@@ -19,6 +19,7 @@ pub(super) struct RawApprovals {
     activate_policy: Value,
     resume_tenant: Value,
     change_custody: Value,
+    change_charter: Value,
     shred_delay_s: Value,
 }
 
@@ -48,6 +49,7 @@ impl Reader<'_> {
             activate_policy: special(&raw.activate_policy, "activate_policy")?,
             resume_tenant: special(&raw.resume_tenant, "resume_tenant")?,
             change_custody: special(&raw.change_custody, "change_custody")?,
+            change_charter: special(&raw.change_charter, "change_charter")?,
             shred_delay_millis: self.within(&raw.shred_delay_s, "approvals.shred_delay_s", delay, 0, most)? * 1000,
         })
     }

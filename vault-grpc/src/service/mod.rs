@@ -1,6 +1,7 @@
 //! The gRPC services: what each plane's listener answers, and who calls.
 
 pub mod approvals;
+pub mod charters;
 pub mod consents;
 pub mod crypto;
 pub mod grants;
@@ -19,6 +20,7 @@ use vault_core::error::Check;
 use vault_core::principal::{Operator, Workload};
 use vault_core::{Error, Vault};
 use vault_proto::v1::approval_service_server::ApprovalServiceServer;
+use vault_proto::v1::charter_service_server::CharterServiceServer;
 use vault_proto::v1::consent_service_server::ConsentServiceServer;
 use vault_proto::v1::crypto_service_server::CryptoServiceServer;
 use vault_proto::v1::dataset_service_server::DatasetServiceServer;
@@ -62,6 +64,9 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, scorecards: &Arc<Source>, limit
     let approvals = ApprovalServiceServer::new(control.clone())
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
+    let charters = CharterServiceServer::new(control.clone())
+        .max_decoding_message_size(limits.max_message_bytes)
+        .max_encoding_message_size(limits.max_message_bytes);
     let policies = PolicyServiceServer::new(control)
         .max_decoding_message_size(limits.max_message_bytes)
         .max_encoding_message_size(limits.max_message_bytes);
@@ -73,6 +78,7 @@ pub(crate) fn control_routes(vault: &Arc<Vault>, scorecards: &Arc<Source>, limit
         .add_service(datasets)
         .add_service(grants)
         .add_service(approvals)
+        .add_service(charters)
         .add_service(policies)
         .add_service(scorecards)
 }

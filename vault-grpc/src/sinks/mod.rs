@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_millis(5);
 pub struct Sinks(Vec<(SinkSettings, Box<dyn Sink>)>);
 
 impl Sinks {
-    /// Reads what they need: roots, certificates, keys. It is read again for each connection.
+    /// Reads what they need: roots, certificates, keys.
     ///
     /// # Errors
     /// [`ConfigError`] for a file that is not as it should be, or a directory that is not there.

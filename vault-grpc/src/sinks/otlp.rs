@@ -24,8 +24,6 @@ const WARN: (i32, &str) = (13, "WARN");
 
 /// A collector.
 pub(super) struct OtlpSink {
-    url: PinnedUrl,
-    client: Option<(NamedFile, NamedFile)>,
     host: Pinned,
     timeout: Duration,
     origin: String,
@@ -50,8 +48,7 @@ impl OtlpSink {
     ) -> Result<Self, ConfigError> {
         let host = Pinned::with(url, client)?;
         let origin = origin.to_owned();
-        let (url, client) = (url.clone(), client.cloned());
-        Ok(Self { timeout: url.timeout, url, client, host, origin, fields, runtime: None, connected: None })
+        Ok(Self { timeout: url.timeout, host, origin, fields, runtime: None, connected: None })
     }
 
     fn export(&mut self, entries: &[Delivered]) -> Result<(), &'static str> {
@@ -85,12 +82,7 @@ impl OtlpSink {
     async fn post(&mut self, body: Bytes) -> Result<(), &'static str> {
         let mut connected = match self.connected.take().filter(Connected::is_open) {
             Some(connected) => connected,
-            None => {
-                // Certificates are short-lived: the files are read again.
-                self.host = Pinned::with(&self.url, self.client.as_ref())
-                    .map_err(|_| "its roots, certificate or key cannot be read or used")?;
-                self.host.connect().await?
-            }
+            None => self.host.connect().await?,
         };
         let request = Request::builder().method(Method::POST).header(header::CONTENT_TYPE, "application/x-protobuf");
         // Of an empty request, too, for which hyper leaves it out.

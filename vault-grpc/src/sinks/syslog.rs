@@ -19,7 +19,7 @@ use vault_core::audit::{Body, Delivered, Sink};
 use super::fields::{facts, rfc3339};
 use super::text;
 use crate::config::{ConfigError, Fields, Syslog};
-use crate::tls::client_config;
+use crate::tls::ClientTls;
 
 /// Facility 13, log audit (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 13;
@@ -39,6 +39,7 @@ const TOO_SLOW: &str = "the server does not read within the deadline";
 #[derive(Debug)]
 pub(super) struct SyslogSink {
     server: Syslog,
+    tls: ClientTls,
     name: ServerName<'static>,
     timeout: Duration,
     format: Format,
@@ -70,10 +71,10 @@ impl SyslogSink {
     pub(super) fn load(server: &Syslog, timeout: Duration, origin: &str, fields: Fields) -> Result<Self, ConfigError> {
         let name = ServerName::try_from(server.host.clone())
             .map_err(|_| server.roots.error("is for a host whose name no certificate can have"))?;
-        client_config(&server.roots, server.client.as_ref())?;
+        let tls = ClientTls::load(&server.roots, server.client.as_ref())?;
         let format = Format { origin: origin.to_owned(), fields, most: server.message_bytes };
         let server = server.clone();
-        Ok(Self { server, name, timeout, format, connection: None, kept: VecDeque::new(), kept_bytes: 0 })
+        Ok(Self { server, tls, name, timeout, format, connection: None, kept: VecDeque::new(), kept_bytes: 0 })
     }
 
     /// The connection: a new one if there is none, or the server has closed it. Sends again what may be lost.
@@ -93,8 +94,7 @@ impl SyslogSink {
     }
 
     fn connect(&self) -> Result<Connection, &'static str> {
-        let config = client_config(&self.server.roots, self.server.client.as_ref())
-            .map_err(|_| "its roots, certificate or key cannot be read or used")?;
+        let config = self.tls.config().map_err(|_| "our certificate for the server, or its key, cannot be used")?;
         let addresses = (self.server.host.as_str(), self.server.port).to_socket_addrs();
         let addresses = addresses.map_err(|_| "the name of the server cannot be resolved")?;
         let begun = Instant::now();

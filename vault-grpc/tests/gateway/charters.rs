@@ -83,3 +83,52 @@ async fn in_development_a_changed_configuration_takes_over_and_is_told() {
     assert!(in_force.charter.text().contains("lifecycle.approval_ms 3600000\n"));
     gateway.shutdown().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_charter_is_proposed_shown_line_by_line_approved_by_another_and_served_with_after_a_restart() {
+    let (dir, made) = made();
+    let root = made.config.parent().unwrap().to_owned();
+    let text = fs::read_to_string(&made.config).unwrap() + ENFORCED;
+    fs::write(&made.config, &text).unwrap();
+    let gateway = Gateway::start(Config::load(&made.config).unwrap()).await.unwrap();
+    let fixture = Fixture { dir, made, gateway };
+    let (alice, bob) = (fixture.operator_as("alice").await, fixture.operator_as("bob").await);
+    // What a deployment would be: another authority for workloads, and two who have to approve a shred.
+    let foreign = Ca::new("the next one").unwrap();
+    let good = fs::read_to_string(root.join("certs/workload-ca.pem")).unwrap();
+    fs::write(root.join("certs/both.pem"), good + foreign.pem()).unwrap();
+    let next = text.replace("certs/workload-ca.pem", "certs/both.pem") + "\n[approvals]\nshred_tenant = 2\n";
+    let next_file = root.join("next.toml");
+    fs::write(&next_file, &next).unwrap();
+    let charter = vault_grpc::charter::of(&Config::load(&next_file).unwrap()).unwrap();
+    for nonsense in ["", "blindvault/charter/v1\nb b\na a\n"] {
+        let error = bob.propose_charter(nonsense, "test").await.unwrap_err();
+        assert_eq!(error.violations().first().map(|v| v.field.as_str()), Some("text"), "{error:?}");
+    }
+    let asked = bob.propose_charter(&charter.text(), "a new authority").await.unwrap();
+    assert_eq!(asked.action, "ProposeCharter");
+    let shown = asked.summary.join("\n");
+    let lines = ["+ data.client_ca sha256:", "- approvals.shred_tenant 1", "+ approvals.shred_tenant 2"];
+    assert!(lines.iter().all(|line| shown.contains(line)), "{shown}");
+    // Not by the one who asked, and nothing has changed yet.
+    assert!(bob.approve(&asked, None, "agreed").await.is_err());
+    assert_eq!(alice.get_charter("").await.unwrap().number, 1);
+    let second = bob.propose_charter(&charter.text(), "once more").await.unwrap();
+    let done = fixture.operator_as("carol").await.approve(&asked, None, "agreed").await.unwrap();
+    assert_eq!(done.state(), vault_proto::v1::ApprovalState::Executed);
+    let now = alice.get_charter("").await.unwrap();
+    assert_eq!((now.number, &now.sha256, &now.approval), (2, &charter.digest().to_string(), &asked.approval));
+    // What was to follow the first one can no longer be carried out.
+    let late = fixture.operator_as("carol").await.approve(&second, None, "agreed").await.unwrap_err();
+    assert_eq!(late.code(), vault_client::Code::FailedPrecondition);
+    fixture.gateway.vault().watch_charter().await.unwrap();
+    assert!(fixture.gateway.vault().charter_superseded(), "it serves on, and says so");
+    let Fixture { dir: _dir, made, gateway } = fixture;
+    gateway.shutdown().await.unwrap();
+    let error = Gateway::start(Config::load(&made.config).unwrap()).await.unwrap_err().to_string();
+    assert!(error.contains("- data.client_ca sha256:") && error.contains("- approvals.shred_tenant 2"), "{error}");
+    let gateway = Gateway::start(Config::load(&next_file).unwrap()).await.unwrap();
+    gateway.vault().watch_charter().await.unwrap();
+    assert!(!gateway.vault().charter_superseded());
+    gateway.shutdown().await.unwrap();
+}

@@ -508,3 +508,25 @@ fn sinks_are_read_and_refused_with_their_line() {
     assert!(second("name = \"other\"\nkind = \"file\"\npath = \"a\"").contains("same file"));
     assert!(second("name = \"No\"\nkind = \"file\"\npath = \"b\"").contains("a-z"));
 }
+
+#[test]
+fn segments_of_the_log_have_bounds_and_defaults() {
+    use std::time::Duration;
+    let segments = parse(GOOD).unwrap().segments;
+    assert_eq!((segments.size, segments.age, segments.archive), (256 << 20, None, None));
+    let with = |more: &str| parse(&format!("{GOOD}[audit.segments]\n{more}\n"));
+    let segments = with("size_kib = 64\nage_s = 60\narchive = \"cold\"").unwrap().segments;
+    assert_eq!((segments.size, segments.age), (64 << 10, Some(Duration::from_secs(60))));
+    assert_eq!(segments.archive.unwrap().path, Path::new("/etc/blindvault/cold"));
+    for (bad, why) in [
+        ("size_kib = 63", "audit.segments.size_kib"),
+        ("size_kib = 16777217", "audit.segments.size_kib"),
+        ("age_s = -1", "expected u64"),
+        ("age_s = 316224001", "audit.segments.age_s"),
+        ("archive = \"\"", "audit.segments.archive"),
+        ("size = 1", "unknown field `size`"),
+    ] {
+        let error = with(bad).unwrap_err().to_string();
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+}

@@ -66,6 +66,12 @@ impl Fixture {
         Endpoint::new(address.to_string(), "localhost", self.made.server_ca.pem(), part("pem"), part("key"))
     }
 
+    /// Another of the operators that `init` names.
+    pub(crate) async fn operator_as(&self, name: &str) -> OperatorClient {
+        let endpoint = self.endpoint(self.gateway.control_addr(), &format!("operator-{name}"));
+        OperatorClient::connect(&endpoint).await.unwrap()
+    }
+
     pub(crate) async fn operator(&self) -> OperatorClient {
         OperatorClient::connect(&self.endpoint(self.gateway.control_addr(), "operator-alice")).await.unwrap()
     }

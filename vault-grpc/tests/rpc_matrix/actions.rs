@@ -34,6 +34,8 @@ const ACTIONS: &[(&str, &str)] = &[
     ("PolicyService.ActivatePolicy", "ActivatePolicy"),
     ("PolicyService.GetPolicy", "GetPolicy"),
     ("PolicyService.ListPolicies", "ListPolicies"),
+    ("CharterService.GetCharter", "GetCharter"),
+    ("CharterService.ProposeCharter", "ProposeCharter"),
     ("ScorecardService.GetScorecard", "GetScorecard"),
     ("TenantService.CreateTenant", "CreateTenant"),
     ("TenantService.GetTenant", "GetTenant"),

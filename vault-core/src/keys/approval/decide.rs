@@ -76,7 +76,7 @@ impl Keyring {
             Ordered::ChangeCustody(tenant, custody, revision) => {
                 self.can_change_custody(tenant, custody, *revision).await?;
             }
-            Ordered::ActivatePolicy(_) => {}
+            Ordered::ActivatePolicy(_) | Ordered::ChangeCharter { .. } => {}
         }
         let now = self.parts.clock.now();
         let id = ApprovalId(fresh_id(now)?);

@@ -43,6 +43,13 @@ pub enum Ordered {
     ResumeTenant(TenantId, u64),
     /// Put a new version of a tenant's key under other root keys, if the tenant is still at this revision.
     ChangeCustody(TenantId, Custody, u64),
+    /// Put another charter in force in the place of this one: their digests.
+    ChangeCharter {
+        /// The one in force when it was asked for.
+        from: Fingerprint,
+        /// The one that was proposed.
+        to: Fingerprint,
+    },
 }
 
 impl Ordered {
@@ -54,7 +61,7 @@ impl Ordered {
             | Self::ResumeTenant(tenant, _)
             | Self::ChangeCustody(tenant, ..) => Some(tenant),
             Self::Grant(order) => Some(&order.tenant),
-            Self::ActivatePolicy(_) => None,
+            Self::ActivatePolicy(_) | Self::ChangeCharter { .. } => None,
         }
     }
 
@@ -82,7 +89,8 @@ impl Ordered {
     pub const fn revision(&self) -> Option<u64> {
         match self {
             Self::ResumeTenant(_, revision) | Self::ChangeCustody(_, _, revision) => Some(*revision),
-            Self::ShredSubject(..) | Self::ShredTenant(_) | Self::Grant(_) | Self::ActivatePolicy(_) => None,
+            Self::ShredSubject(..) | Self::ShredTenant(_) | Self::Grant(_) => None,
+            Self::ActivatePolicy(_) | Self::ChangeCharter { .. } => None,
         }
     }
 
@@ -100,6 +108,7 @@ impl Ordered {
             Self::ActivatePolicy(_) => "ActivatePolicy",
             Self::ResumeTenant(..) => "ResumeTenant",
             Self::ChangeCustody(..) => "RotateTenantKey",
+            Self::ChangeCharter { .. } => "ProposeCharter",
         }
     }
 
@@ -116,6 +125,7 @@ impl Ordered {
             Self::ActivatePolicy(bundle) => vec![bundle.to_string()],
             Self::ResumeTenant(_, revision) => vec![revision.to_string()],
             Self::ChangeCustody(_, custody, revision) => vec![custody.to_string(), revision.to_string()],
+            Self::ChangeCharter { from, to } => vec![from.to_string(), to.to_string()],
         }
     }
 }

@@ -105,6 +105,13 @@ pub(in crate::keys) enum ChangeRow {
         /// The tenant's, when it was asked for.
         revision: u64,
     },
+    /// Of the charter.
+    Charter {
+        /// The one in force when it was asked for.
+        from: Fingerprint,
+        /// The one that was proposed.
+        to: Fingerprint,
+    },
 }
 
 const fn first() -> u8 {
@@ -128,6 +135,7 @@ impl ApprovalRow {
             Ordered::ChangeCustody(_, custody, revision) => {
                 Some(ChangeRow::Custody { custody: custody.clone(), revision: *revision })
             }
+            Ordered::ChangeCharter { from, to } => Some(ChangeRow::Charter { from: *from, to: *to }),
             Ordered::ShredSubject(..) | Ordered::ShredTenant(_) | Ordered::Grant(_) | Ordered::ActivatePolicy(_) => {
                 None
             }
@@ -150,6 +158,9 @@ impl ApprovalRow {
             (None, None, None, Some(ChangeRow::Resume { revision })) => Ordered::ResumeTenant(tenant()?, *revision),
             (None, None, None, Some(ChangeRow::Custody { custody, revision })) => {
                 Ordered::ChangeCustody(tenant()?, custody.clone(), *revision)
+            }
+            (None, None, None, Some(ChangeRow::Charter { from, to })) if self.tenant.is_empty() => {
+                Ordered::ChangeCharter { from: *from, to: *to }
             }
             _ => return Err(damaged()),
         })

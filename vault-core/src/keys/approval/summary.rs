@@ -99,7 +99,7 @@ impl Keyring {
                 ));
                 moved(&now.wrapping.custody(), custody, version, &mut lines);
             }
-            Ordered::ActivatePolicy(_) => {}
+            Ordered::ActivatePolicy(_) | Ordered::ChangeCharter { .. } => {}
         }
         lines.append(new.lines.clone());
         demanded(new.demand, &mut lines);

@@ -32,7 +32,7 @@ pub fn ask(authorizer: &Authorizer, scene: &Scene) -> Result<Outcome, Error> {
         control: CreateTenant GetTenant ListTenants SuspendTenant ResumeTenant RotateTenantKey RotateDataKeys
             CreateDataset GetDataset ListDatasets ShredSubject ShredTenant ListApprovals Approve Reject CancelApproval
             GetApproval RequestGrant RevokeGrant ListGrants ValidatePolicy ProposePolicy ActivatePolicy GetPolicy
-            ListPolicies GetScorecard;
+            ListPolicies GetCharter ProposeCharter GetScorecard;
     }
 }
 

@@ -42,6 +42,7 @@ const ROLES_OF: &[(&str, &[&str])] = &[
     ("GetApproval", ALL),
     ("GetPolicy", ALL),
     ("ListPolicies", ALL),
+    ("GetCharter", ALL),
     ("GetScorecard", &["auditor", "viewer"]),
     ("CreateTenant", &["custodian"]),
     ("SuspendTenant", &["custodian"]),
@@ -59,6 +60,7 @@ const ROLES_OF: &[(&str, &[&str])] = &[
     ("ValidatePolicy", &["author"]),
     ("ProposePolicy", &["author"]),
     ("ActivatePolicy", &["author"]),
+    ("ProposeCharter", &["author"]),
 ];
 
 fn name(role: &str) -> String {

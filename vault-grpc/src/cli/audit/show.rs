@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use vault_core::Error;
-use vault_core::audit::{Entry, EntryReader};
+use vault_core::audit::{Entry, EntryReader, published_checkpoint};
 use vault_core::error::Dependency;
 use vault_core::fs::OsFs;
 use vault_grpc::sinks::fields;
@@ -24,9 +24,11 @@ type Line = Box<dyn Fn(&Entry, &[u8; 32]) -> String>;
 
 pub(super) fn tail(dir: &Path, key: &str, lines: usize, follow: bool) -> Result<bool, Error> {
     let verifier = log_of(dir, key)?;
-    let mut reader = EntryReader::open(&OsFs, dir, &verifier)?;
-    let mut last = VecDeque::new();
     let lines = lines.min(MAX_LINES);
+    // Not all of a log of many segments is read for its end.
+    let size = published_checkpoint(&OsFs, dir, &verifier)?.map_or(0, |(head, _)| head.size);
+    let mut reader = EntryReader::open_from(&OsFs, dir, &verifier, size.saturating_sub(lines as u64))?;
+    let mut last = VecDeque::new();
     let mut keep = |entry, hash| {
         last.push_back((entry, hash));
         if last.len() > lines {
@@ -44,7 +46,7 @@ pub(super) fn tail(dir: &Path, key: &str, lines: usize, follow: bool) -> Result<
 
 pub(super) fn export(dir: &Path, key: &str, format: Format, from: u64, follow: bool) -> Result<bool, Error> {
     let verifier = log_of(dir, key)?;
-    let mut reader = EntryReader::open(&OsFs, dir, &verifier)?;
+    let mut reader = EntryReader::open_from(&OsFs, dir, &verifier, from)?;
     let origin = verifier.origin().to_owned();
     let line = move |entry: &Entry, hash: &[u8; 32]| {
         let value = match format {
