@@ -333,6 +333,8 @@ fn table() -> String {
     control_rows::<ValidatePolicy>(&authorizer, &mut out);
     control_rows::<ProposePolicy>(&authorizer, &mut out);
     control_rows::<ActivatePolicy>(&authorizer, &mut out);
+    control_rows::<GetCharter>(&authorizer, &mut out);
+    control_rows::<ProposeCharter>(&authorizer, &mut out);
     control_rows::<GetPolicy>(&authorizer, &mut out);
     control_rows::<ListPolicies>(&authorizer, &mut out);
     control_rows::<GetCheckpoint>(&authorizer, &mut out);
