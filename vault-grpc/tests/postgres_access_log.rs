@@ -1,6 +1,7 @@
 //! A tenant reads the logs of two gateways on one PostgreSQL as one history, of which none is missing.
 #![cfg(all(feature = "dev", feature = "postgres"))]
 #![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::disallowed_macros, reason = "a test says that it is skipped")]
 
 use std::fs;
 

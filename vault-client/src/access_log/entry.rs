@@ -139,7 +139,6 @@ impl<'a> In<'a> {
         let len = usize::from(u16::from_be_bytes(self.array()?));
         String::from_utf8(self.take(len)?.to_vec()).ok()
     }
-    #[expect(clippy::option_option, reason = "whether it could be read, and whether it is there")]
     fn option<T>(&mut self, read: impl FnOnce(&mut Self) -> Read<T>) -> Read<Option<T>> {
         match self.u8()? {
             0 => Some(None),
@@ -155,7 +154,6 @@ impl<'a> In<'a> {
     }
 
     /// Answers the end user's pseudonym, if there is one.
-    #[expect(clippy::option_option, reason = "whether it could be read, and whether it is there")]
     fn additions(&mut self) -> Read<Option<[u8; 16]>> {
         let mut end_user = None;
         for _ in 0..self.u8()? {

@@ -302,7 +302,8 @@ pub(super) fn selected(
     let tree = Checkpoint::verify(&answer.checkpoint, &answer.log, keys)?;
     let prove = |item: &AccessLogEntry| proven(tenant, &answer.log, item, &tree);
     let entries = answer.entries.iter().map(prove).collect::<Result<Vec<_>, _>>()?;
-    if let Some([first, second]) = entries.array_windows().find(|[a, b]| a.sequence >= b.sequence) {
+    let mut pairs = entries.iter().zip(entries.iter().skip(1));
+    if let Some((first, second)) = pairs.find(|(one, next)| one.sequence >= next.sequence) {
         return Err(AccessLogFault::Gap { expected: first.sequence + 1, found: second.sequence });
     }
     let head = answer.head.as_ref().map(prove).transpose()?.map_or(0, |head| head.sequence);

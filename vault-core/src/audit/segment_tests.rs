@@ -71,7 +71,13 @@ fn open_start(place: &Place) -> frame::Start {
 fn entries(place: &Place) -> Vec<Entry> {
     let mut reader = EntryReader::open(&OsFs, &place.dir, &place.verifier()).unwrap();
     let mut all = Vec::new();
-    while reader.group(&mut |entry, _| Ok(all.push(entry))).unwrap() {}
+    while reader
+        .group(&mut |entry, _| {
+            all.push(entry);
+            Ok(())
+        })
+        .unwrap()
+    {}
     all
 }
 
@@ -119,7 +125,13 @@ fn a_reader_follows_from_segment_to_segment() {
     std::thread::scope(|scope| {
         let writer = scope.spawn(|| (0..60).for_each(|n| append(&log, n)));
         until(|| {
-            while reader.group(&mut |entry, _| Ok(seen.push(entry.index))).unwrap() {}
+            while reader
+                .group(&mut |entry, _| {
+                    seen.push(entry.index);
+                    Ok(())
+                })
+                .unwrap()
+            {}
             seen.len() == 61
         });
         writer.join().unwrap();
@@ -142,7 +154,13 @@ fn reading_begins_with_the_segment_that_holds_the_entry() {
     }
     std::fs::remove_dir_all(segments(&place).archive).unwrap();
     let (mut reader, mut seen) = (open(last), Vec::new());
-    while reader.group(&mut |entry, _| Ok(seen.push(entry.index))).unwrap() {}
+    while reader
+        .group(&mut |entry, _| {
+            seen.push(entry.index);
+            Ok(())
+        })
+        .unwrap()
+    {}
     assert_eq!(seen, (last..26).collect::<Vec<_>>());
     assert_eq!(reader.next_index(), 26);
     assert!(EntryReader::open_from(&OsFs, &place.dir, &place.verifier(), 0).is_err());

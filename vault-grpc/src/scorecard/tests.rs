@@ -462,7 +462,7 @@ fn a_page_to_look_at() {
             id += 1;
             let name = format!("{id:032x}");
             tally.take(&control(day, 0, "alice", &format!("asked for {name} sha256:00")));
-            let (who, word) = if id % 5 == 0 { ("carol", "rejected") } else { ("bob", "approved") };
+            let (who, word) = if id.is_multiple_of(5) { ("carol", "rejected") } else { ("bob", "approved") };
             tally.take(&control(day, 17 + id, who, &format!("{word} {name} sha256:00")));
         }
     }

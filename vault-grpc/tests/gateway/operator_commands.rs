@@ -61,7 +61,7 @@ async fn operators_suspend_resume_and_shred_from_the_command_line_by_two() {
     let mia = Target::new("acme", "customers", "billing").subject("mia");
     let envelope = billing.encrypt(&mia, b"DE89 3704").await.unwrap().envelope;
     let dir = tempfile::tempdir().unwrap();
-    given(dir.path(), "server-ca.pem", &fixture.made.server_ca.pem());
+    given(dir.path(), "server-ca.pem", fixture.made.server_ca.pem());
     for name in ["alice", "bob"] {
         let issued = fixture.made.operator_ca.issue(&Leaf::client(name, &operator_id(name))).unwrap();
         given(dir.path(), &format!("{name}.pem"), &issued.certificate);

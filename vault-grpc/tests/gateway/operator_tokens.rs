@@ -1,7 +1,5 @@
 //! Operators' tokens over the wire: each rule that a token can break, and what they are good for.
 
-#![expect(clippy::indexing_slicing, reason = "claims are made here")]
-
 use std::fs;
 use std::sync::LazyLock;
 

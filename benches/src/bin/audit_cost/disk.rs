@@ -57,6 +57,10 @@ impl Fs for Disk {
     fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
         OsFs.lock(path)
     }
+
+    fn share(&self) -> Arc<dyn Fs> {
+        Arc::new(Self { durable: self.durable, counts: Arc::clone(&self.counts) })
+    }
 }
 
 #[derive(Debug)]

@@ -82,6 +82,11 @@ pub struct Page {
     pub seen: u64,
 }
 
+/// Says of an entry whether a page holds it; it may ask for another of the tenant's entries, by index, below that one.
+pub(crate) type Keep<'a> = &'a mut dyn FnMut(&Entry, Lookup<'_>) -> Result<bool, Error>;
+/// Reads another entry of the same tenant.
+pub(crate) type Lookup<'a> = &'a mut dyn FnMut(u64) -> Result<Entry, Error>;
+
 /// The history of one log, read from its published files.
 #[derive(Debug)]
 pub struct History {
@@ -246,12 +251,7 @@ impl History {
     /// # Errors
     /// [`Error::Invalid`] naming `after_sequence`; [`Error::Unavailable`]; [`Error::Corrupt`] if an entry is not the
     /// tenant's, which ends it before anything of that entry is given.
-    pub fn page(
-        &self,
-        tenant: &TenantId,
-        bounds: PageBounds,
-        keep: &mut dyn FnMut(&Entry, &mut dyn FnMut(u64) -> Result<Entry, Error>) -> Result<bool, Error>,
-    ) -> Result<Page, Error> {
+    pub fn page(&self, tenant: &TenantId, bounds: PageBounds, keep: Keep<'_>) -> Result<Page, Error> {
         let (checkpoint, note) = self.latest()?;
         self.follow_to(&checkpoint)?;
         let mut own = Own { tree: self.tree(checkpoint.size, checkpoint.size), tenant, size: checkpoint.size };
