@@ -31,7 +31,6 @@ pub fn of(config: &Config) -> Result<Charter, ConfigError> {
     let mut set = |name: &str, value: String| lines.push((name.to_owned(), value));
     set("environment", config.environment.name().to_owned());
     set("instance", plain(&config.instance));
-    set("audit.origin", plain(&config.log_origin()));
     let demand = |demand| if demand == Demand::Required { "required" } else { "best-effort" };
     set("hardening.seccomp", demand(config.hardening.seccomp).to_owned());
     set("hardening.landlock", demand(config.hardening.landlock).to_owned());

@@ -26,7 +26,12 @@ fn append(log: &Log, n: u8) {
 }
 
 fn archived(log: &Log) {
-    until(|| log.segments().archived == log.segments().open);
+    let begun = Instant::now();
+    while log.segments().archived != log.segments().open {
+        let late = begun.elapsed() > Duration::from_secs(60);
+        assert!(!late, "not archived: {:?}, {:?}, {:?}", log.segments(), log.health(), log.head());
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 fn check(place: &Place, options: &VerifyOptions) -> Report {

@@ -110,6 +110,8 @@ impl Segments {
         for _ in 1..ATTEMPTS {
             match self.look(number) {
                 Ok(Found::Missing) | Err(_) => {}
+                // It was sealed between the look at that name and the one at the open segment's.
+                Ok(Found::End) if self.is_sealed(number) => {}
                 found => return found,
             }
         }
