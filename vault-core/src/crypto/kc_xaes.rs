@@ -21,7 +21,7 @@ use subtle::{Choice, ConstantTimeEq as _};
 use zeroize::Zeroize as _;
 
 use crate::error::{Dependency, Error};
-use crate::secret::{Key32, Locked, scrub_stack};
+use crate::secret::{Key32, Locked, scrub_deep_stack, scrub_stack, scrub_wide_stack};
 
 /// Bytes of a nonce.
 pub(crate) const NONCE: usize = 24;
@@ -58,6 +58,7 @@ impl Expanded {
         for block in blocks {
             self.cipher.encrypt_block(block);
         }
+        scrub_wide_stack();
     }
 }
 
@@ -150,7 +151,7 @@ impl KcKey {
         let sealed = self.once(&prefix, &suffix, |gcm| {
             gcm.encrypt_inout_detached(&suffix.into(), aad, buffer.into()).map(<[u8; TAG]>::from).map_err(no_key)
         });
-        scrub_stack();
+        scrub_deep_stack();
         let (commitment, tag) = sealed?;
         Ok((commitment, tag?))
     }
@@ -172,7 +173,7 @@ impl KcKey {
         let opened = self.once(&prefix, &suffix, |gcm| {
             gcm.decrypt_inout_detached(&suffix.into(), aad, (&mut *buffer).into(), &Tag::from(*tag))
         });
-        scrub_stack();
+        scrub_deep_stack();
         let (expected, opened) = opened?;
         // RustCrypto checks the tag before it decrypts, so nothing unauthenticated stands in the buffer by now, but
         // for what opened under an uncommitted key.

@@ -28,6 +28,13 @@ pub use key::Key32;
 /// Bytes of stack that [`scrub_stack`] overwrites below its caller.
 const SCRUB: usize = 8 * 1024;
 
+/// Bytes that [`scrub_deep_stack`] overwrites: GCM of crate `aes-gcm` works on 64 blocks at once where the processor has
+/// 512-bit registers, with the round keys beside them.
+const DEEP: usize = 32 * 1024;
+/// Bytes that [`scrub_wide_stack`] overwrites: fifteen round keys, each four times, and the frames around them.
+#[cfg(target_arch = "x86_64")]
+const WIDE: usize = 3 * 1024;
+
 /// Overwrites the stack below the caller, where a function that has just returned may have left key material: ring
 /// builds its keys on the stack and does not wipe what it moves from.
 ///
@@ -36,6 +43,33 @@ const SCRUB: usize = 8 * 1024;
 pub fn scrub_stack() {
     let mut area = [0u8; SCRUB];
     // As a slice, which is one fill; an array is wiped byte by byte.
+    zeroize::Zeroize::zeroize(area.as_mut_slice());
+    std::hint::black_box(&mut area);
+}
+
+/// The same deeper, for functions of crate `aes-gcm`.
+#[inline(never)]
+pub fn scrub_deep_stack() {
+    let mut area = [0u8; DEEP];
+    zeroize::Zeroize::zeroize(area.as_mut_slice());
+    std::hint::black_box(&mut area);
+}
+
+/// The same for single blocks of crate `aes`: on processors with AVX-512 and VAES it copies every round key four times to
+/// the stack, whether or not there are blocks enough to use them. Elsewhere it leaves none there, and this does nothing
+/// (`tests/memory_scan`, which has to be run on both kinds).
+#[inline]
+pub fn scrub_wide_stack() {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("vaes") {
+        scrub_wide();
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+fn scrub_wide() {
+    let mut area = [0u8; WIDE];
     zeroize::Zeroize::zeroize(area.as_mut_slice());
     std::hint::black_box(&mut area);
 }
