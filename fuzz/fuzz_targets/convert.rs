@@ -28,8 +28,10 @@ fn named<T>(result: Result<T, Error>, fields: &[&str]) -> Option<T> {
     match result {
         Ok(value) => Some(value),
         Err(Error::Invalid { field, why }) => {
+            // Of a list's item the name is that of the list, with its number in brackets.
             let plain: String = field.chars().filter(|c| !c.is_ascii_digit()).collect();
-            assert!(fields.contains(&plain.as_str()) && !why.is_empty(), "{field}");
+            let known = fields.contains(&field.as_str()) || fields.contains(&plain.as_str());
+            assert!(known && !why.is_empty(), "{field}");
             None
         }
         Err(error) => panic!("{error}"),

@@ -1,10 +1,8 @@
 //! What the targets share: second implementations of formats, a vault in memory, and ways to spoil bytes.
 
 #[path = "../../vault-core/tests/common/fixture.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
 mod fixture;
 #[path = "../../vault-core/tests/common/pki.rs"]
-#[expect(dead_code, reason = "the tests use more of it")]
 mod pki;
 #[path = "../../vault-core/tests/reference/mod.rs"]
 pub mod reference;
