@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use vault_client::{
-    BatchItem, ClientError, Code, ConsentClient, EndUserToken, OperatorClient, Sealed, Target, VaultClient,
+    AccessLogClient, BatchItem, ClientError, Code, ConsentClient, EndUserToken, OperatorClient, Sealed, Target,
+    VaultClient,
 };
 use vault_proto::v1::{Consent, Plane};
 
@@ -165,7 +166,8 @@ async fn operator_at_the_data_plane(scene: &Scene, report: &mut Report) -> Resul
 
 async fn data_calls_at_the_control_plane(scene: &Scene, old: &One<'_>, report: &mut Report) -> Result<(), Failed> {
     let channel = scene.with(At::Control, &scene.operator_name())?.channel().await?;
-    let (client, consents) = (VaultClient::from_channel(channel.clone()), ConsentClient::from_channel(channel));
+    let (client, consents) = (VaultClient::from_channel(channel.clone()), ConsentClient::from_channel(channel.clone()));
+    let accesses = AccessLogClient::from_channel(channel);
     let target = target(ACME.0, old.field);
     let token = EndUserToken::new("nobody");
     let envelope = || old.envelope.envelope.clone();
@@ -187,6 +189,7 @@ async fn data_calls_at_the_control_plane(scene: &Scene, old: &One<'_>, report: &
                     .map(|e| e.code()),
                 consents.withdraw(&token, ACME.0, "").await.err().map(|e| e.code()),
                 consents.list(&token, ACME.0, 1, "").await.err().map(|e| e.code()),
+                accesses.page(ListAccessesRequest::default()).await.err().map(|e| e.code()),
             ]
         })
         .await;
