@@ -6,7 +6,7 @@ use vault_client::{
     AccessLogClient, BatchItem, ClientError, Code, ConsentClient, EndUserToken, OperatorClient, Sealed, Target,
     VaultClient,
 };
-use vault_proto::v1::{Consent, Plane};
+use vault_proto::v1::{Consent, ListAccessesRequest, Plane};
 
 use super::Failed;
 use super::data::{Field, fields};
