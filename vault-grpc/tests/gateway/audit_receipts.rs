@@ -37,7 +37,7 @@ async fn served() -> (Fixture, PathBuf, Vec<AuditReceipt>) {
     copy(&fixture.root().join("data/audit"), &early);
     let client = fixture.workload("billing").await;
     let target = Target::new("acme", "customers", "billing").subject("ann@example.com");
-    let sealed = client.encrypt(&target, b"4111").await.unwrap();
+    let sealed = client.encrypt(&target, b"card 4111 1111").await.unwrap();
     let opened = client.decrypt(&target, sealed.envelope.clone()).await.unwrap();
     let rewrapped = client.rewrap(&target, sealed.envelope.clone()).await.unwrap();
     let items = (0..20).map(|n| {
@@ -140,7 +140,7 @@ async fn entries_are_exported_and_proven_from_the_files() {
     let (code, tail, _) = with(&["audit", "tail"], &["-n", "3"]);
     assert!(code == 0 && tail.lines().count() == 3 && tail.contains("stopped"), "{tail}");
     for text in [&ocsf, &ecs, &tail] {
-        assert!(!text.contains("ann@example.com") && !text.contains("4111"), "names nobody, holds no value");
+        assert!(!text.contains("ann@example.com") && !text.contains("card 4111 1111"), "names nobody, holds no value");
     }
 
     let (code, proof, error) = with(&["audit", "prove"], &["--index", &index.to_string()]);
