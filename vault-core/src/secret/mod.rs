@@ -39,37 +39,33 @@ const WIDE: usize = 3 * 1024;
 /// builds its keys on the stack and does not wipe what it moves from.
 ///
 /// Call it from the same frame that called that function.
-#[inline(never)]
+#[inline(always)]
 pub fn scrub_stack() {
-    let mut area = [0u8; SCRUB];
-    // As a slice, which is one fill; an array is wiped byte by byte.
-    zeroize::Zeroize::zeroize(area.as_mut_slice());
-    std::hint::black_box(&mut area);
+    scrub::<SCRUB>();
 }
 
 /// The same deeper, for functions of crate `aes-gcm`.
-#[inline(never)]
+#[inline(always)]
 pub fn scrub_deep_stack() {
-    let mut area = [0u8; DEEP];
-    zeroize::Zeroize::zeroize(area.as_mut_slice());
-    std::hint::black_box(&mut area);
+    scrub::<DEEP>();
 }
 
 /// The same for single blocks of crate `aes`: on processors with AVX-512 and VAES it copies every round key four times to
 /// the stack, whether or not there are blocks enough to use them. Elsewhere it leaves none there, and this does nothing
 /// (`tests/memory_scan`, which has to be run on both kinds).
-#[inline]
+#[inline(always)]
 pub fn scrub_wide_stack() {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("vaes") {
-        scrub_wide();
+        scrub::<WIDE>();
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+/// The callers are inlined, so that this one's frame begins where those that they called began.
 #[inline(never)]
-fn scrub_wide() {
-    let mut area = [0u8; WIDE];
+fn scrub<const BYTES: usize>() {
+    let mut area = [0u8; BYTES];
+    // As a slice, which is one fill; an array is wiped byte by byte.
     zeroize::Zeroize::zeroize(area.as_mut_slice());
     std::hint::black_box(&mut area);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use vault_core::audit::{Body, Decided, Entry, KeyRef, Status};
+use vault_core::time::Timestamp;
 
 /// What an entry says beyond its place in the log, by field name; what it does not say is absent.
 pub fn facts(entry: &Entry) -> Map<String, Value> {
@@ -229,18 +230,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
 
 /// An instant (ms since 1970) as RFC 3339 writes it, in UTC.
 pub fn rfc3339(millis: u64) -> String {
-    let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
-    // The civil calendar from days, as in Hinnant's `civil_from_days`, for days from 1970 on.
-    let shifted = days + 719_468;
-    let (era, of_era) = (shifted / 146_097, shifted % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3_600_000, rest / 60_000 % 60, rest / 1000 % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", rest % 1000)
+    Timestamp(millis).rfc3339()
 }
 
 #[cfg(test)]
